@@ -1,0 +1,193 @@
+"""The Python door: `llama = puna.load("llama-base")`, then generate, chat and score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from puna.flows.opening import Opened, open_model, resolve_device, resolve_dtype, set_threads
+from puna.generate import Generation, Sampling, Score, complete, score, stream
+from puna.model import ContiguousCache, LlamaConfig, LlamaModel
+from puna.tokens import Tokenizer
+
+Message = Mapping[str, Any]  # {"role": "system" | "user" | "assistant", "content": "..."}
+
+
+def load(
+    name: str = "llama-base",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+) -> Llama:
+    """Load a model and its tokenizer.
+
+    Args:
+        name: A path (Hugging Face folder, Meta folder, GGUF), an alias of yours, a packaged model
+            such as `llama-base`, or a name on the Hugging Face hub.
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: auto (float32 on CPU, bfloat16 on GPU), file, float32, bfloat16 or float16.
+        threads: CPU threads; torch's own choice by default.
+
+    Raises:
+        InputError: There is no such model, or it is damaged; the message says what to do.
+
+    Example:
+        >>> import puna
+        >>> llama = puna.load("llama-base")  # doctest: +SKIP
+        >>> llama.chat([{"role": "user", "content": "Name a llama."}]).text  # doctest: +SKIP
+    """
+    set_threads(threads)
+    place = resolve_device(device)
+    return Llama(open_model(name, device=place, dtype=resolve_dtype(dtype, place)))
+
+
+class Llama:
+    """A model and its tokenizer."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+
+    def __repr__(self) -> str:
+        shape = self.config
+        return (
+            f"Llama({self.opened.name!r}, {shape.num_hidden_layers} layers x {shape.hidden_size}, "
+            f"vocabulary {shape.vocab_size})"
+        )
+
+    @property
+    def model(self) -> LlamaModel:
+        """The torch module."""
+        return self.opened.model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer."""
+        return self.opened.tokenizer
+
+    @property
+    def config(self) -> LlamaConfig:
+        """The shape of the model."""
+        return self.opened.model.config
+
+    def generate(self, prompt: str, sampling: Sampling | None = None) -> Generation:
+        """Continue one prompt; no chat template is applied.
+
+        Args:
+            prompt: Plain text. What looks like a special token is read as text.
+            sampling: Greedy, 256 tokens, by default.
+
+        Raises:
+            InputError: The prompt is empty or fills the model's context.
+        """
+        return self.generate_batch([prompt], sampling)[0]
+
+    def generate_batch(
+        self, prompts: Sequence[str], sampling: Sampling | None = None, *, batch: int = 8
+    ) -> list[Generation]:
+        """Continue several prompts, `batch` of them computed together.
+
+        The batch size changes speed, not text.
+
+        Raises:
+            InputError: A prompt is empty or fills the model's context.
+        """
+        return self._complete(self.tokenizer.encode_batch(list(prompts)), sampling, batch)
+
+    def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Generation:
+        """Answer a conversation, rendered by the model's own chat template.
+
+        Raises:
+            InputError: The model has no chat template, or it refuses these messages.
+        """
+        return self._complete([self.tokenizer.encode_chat(messages)], sampling, 1)[0]
+
+    def stream(self, prompt: str, sampling: Sampling | None = None) -> Iterator[str]:
+        """Continue a prompt, yielding text as it comes."""
+        ids = self.tokenizer.encode(prompt)
+        for piece in stream(self.model, self.tokenizer, [ids], sampling or Sampling()):
+            if piece.text:
+                yield piece.text
+
+    def stream_chat(
+        self, messages: Sequence[Message], sampling: Sampling | None = None
+    ) -> Iterator[str]:
+        """Answer a conversation, yielding text as it comes."""
+        return Conversation(self).answer(messages, sampling or Sampling())
+
+    def score(self, texts: Sequence[str]) -> list[Score]:
+        """Log-likelihoods of texts, token by token.
+
+        The first token is scored only if the model has a beginning-of-text token to go before it.
+
+        Raises:
+            InputError: A text is longer than the model's context.
+        """
+        rows = self.tokenizer.encode_batch(list(texts))
+        bos = self.tokenizer.bos_id if self.tokenizer.add_bos else None
+        scores = []
+        for text, ids, values in zip(texts, rows, score(self.model, rows), strict=True):
+            size = len(text.encode())
+            if ids and bos is None:
+                size -= len(self.tokenizer.token_bytes(ids[0]))
+            scores.append(Score(tuple(ids), tuple(values), size if values else 0))
+        return scores
+
+    def _complete(
+        self, rows: Sequence[Sequence[int]], sampling: Sampling | None, batch: int
+    ) -> list[Generation]:
+        done: list[Generation] = []
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            done += complete(
+                self.model, self.tokenizer, part, sampling or Sampling(), first_stream=start
+            )
+        return done
+
+
+@dataclass
+class Conversation:
+    """A chat that keeps its key/value cache: each turn computes only what is new."""
+
+    llama: Llama
+
+    def __post_init__(self) -> None:
+        self._cache: ContiguousCache | None = None
+        self._held: list[int] = []  # the tokens that the cache holds
+
+    def answer(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
+        """Answer `messages`, yielding text as it comes; may be abandoned at any point.
+
+        Raises:
+            InputError: The conversation fills the model's context.
+        """
+        ids = self.llama.tokenizer.encode_chat(messages)
+        cache = self._prepare(ids, sampling.max_tokens)
+        held, self._held = list(ids), []
+        try:
+            for piece in stream(
+                self.llama.model, self.llama.tokenizer, [ids], sampling, cache=cache
+            ):
+                held.append(piece.step.id)
+                if piece.text:
+                    yield piece.text
+        finally:
+            # The last token was chosen but not read, and an interruption may come anywhere.
+            self._held = held[: cache.lengths[0]]
+
+    def _prepare(self, ids: Sequence[int], new_tokens: int) -> ContiguousCache:
+        config, weight = self.llama.config, self.llama.model.model.norm.weight
+        room = min(len(ids) + new_tokens, config.max_position_embeddings)
+        if self._cache is None:
+            self._cache = ContiguousCache(
+                config, batch=1, max_tokens=room, dtype=weight.dtype, device=weight.device
+            )
+        self._cache.grow(room)
+        same = 0
+        for old, new in zip(self._held, ids[:-1], strict=False):
+            if old != new:
+                break
+            same += 1
+        self._cache.rewind([min(same, self._cache.lengths[0])])
+        return self._cache

@@ -1,0 +1,252 @@
+"""The nouns on disk: a result is written beside its place and renamed, whole or absent.
+
+A manifest says what an artifact is (`identity`, hashed) and what making it cost (`measured`,
+never hashed). No torch here: `puna --help` and the corpus rooms import this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from puna.errors import InputError
+
+MANIFEST = "manifest.json"
+
+
+@contextlib.contextmanager
+def writing_file(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
+
+    Raises:
+        InputError: `path` exists and `force` is not set, or the disk refused the write.
+    """
+    check_free(path, force=force)
+    temporary = _temporary_name(path)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise _disk_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; rename it to `path` when the block succeeds.
+
+    With `force`, what stood at `path` before is moved aside first and deleted only after the new
+    folder is in place, so `path` is never half written.
+
+    Raises:
+        InputError: `path` exists and `force` is not set, or the disk refused the write.
+    """
+    check_free(path, force=force)
+    temporary = _temporary_name(path)
+    aside = temporary.with_suffix(".old")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            _sync(file)
+        if path.exists():
+            path.rename(aside)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if aside.exists():
+                aside.rename(path)
+            raise
+        _sync(path.parent)
+    except OSError as error:
+        raise _disk_error(error, path) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if path.exists():
+            _remove(aside)
+
+
+def check_free(path: Path, *, force: bool = False) -> None:
+    """Refuse to write to a place that is taken, or whose parent cannot hold it.
+
+    With `force`, a file may be replaced, and a folder only when it looks like one of ours or like
+    a model folder: nobody loses a home folder to a mistyped path.
+
+    Raises:
+        InputError: The place is taken.
+    """
+    if path.exists() and not force:
+        raise InputError(
+            "already exists", where=path, fix="choose another path, or add --force to replace it"
+        )
+    if path.is_dir() and any(path.iterdir()):
+        known = (MANIFEST, "config.json", "params.json")
+        if not any((path / name).is_file() for name in known):
+            raise InputError(
+                f"is a folder without any of {', '.join(known)}; --force does not replace it",
+                where=path,
+                fix="choose another path, or remove the folder yourself",
+            )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _disk_error(error, path.parent) from error
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form (sorted keys, no white space)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorDigest:
+    """What the identity of a model is made of: one tensor's name, dtype, shape and content."""
+
+    name: str
+    dtype: str  # torch's name without the prefix: float32, bfloat16 ...
+    shape: tuple[int, ...]
+    sha256: str  # of the values in row-major, little-endian order
+
+
+def model_identity(tensors: Iterable[TensorDigest]) -> str:
+    """The identity of a model: a digest over its tensors sorted by name.
+
+    Two checkpoints in different formats that hold the same values have the same identity.
+    """
+    rows = sorted([t.name, t.dtype, list(t.shape), t.sha256] for t in tensors)
+    return digest_json(rows)
+
+
+def manifest(
+    kind: str,
+    *,
+    config: Mapping[str, Any],
+    parents: Iterable[str],
+    files: Mapping[str, str],
+    measured: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Build a manifest.
+
+    Args:
+        kind: The noun: `checkpoint`, `adapter`, `shards` ...
+        config: What was asked for; part of the identity.
+        parents: Identities of what this artifact was made from.
+        files: SHA-256 by file name.
+        measured: Time, energy, host: recorded, never hashed.
+    """
+    from puna import __version__
+
+    identity = {
+        "kind": kind,
+        "config": dict(config),
+        "parents": list(parents),
+        "files": dict(sorted(files.items())),
+        "puna": __version__,
+    }
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {
+        "identity": identity,
+        "digest": digest_json(identity),
+        "measured": {"finished": stamp, **measured},
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that people can read: indented, sorted as given, with a final newline."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: The file is missing, not UTF-8 or not JSON; the message names the line.
+    """
+    try:
+        return parse_json(path.read_bytes(), where=path)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path) from error
+
+
+def parse_json(data: bytes, *, where: Path | str) -> Any:
+    """Parse JSON bytes; `where` names their origin in errors.
+
+    Raises:
+        InputError: The bytes are not UTF-8 or not JSON.
+    """
+    try:
+        return json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not UTF-8 at byte {error.start}", where=where) from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}", where=where
+        ) from error
+    except RecursionError as error:
+        raise InputError("is not usable JSON: nested too deeply", where=where) from error
+
+
+def manifest_path(path: Path, *, folder: bool) -> Path:
+    """Where the manifest of an artifact lies: in a folder, or beside a single file."""
+    return path / MANIFEST if folder else path.with_name(f"{path.name}.{MANIFEST}")
+
+
+def find_manifest(path: Path) -> Path | None:
+    """The manifest of the artifact at `path`, if it has one."""
+    place = manifest_path(path, folder=path.is_dir())
+    return place if place.is_file() else None
+
+
+def format_bytes(size: float) -> str:
+    """A size for people: binary units, three digits."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.4g} TiB"
+
+
+def _temporary_name(path: Path) -> Path:
+    token = secrets.token_hex(4)
+    return path.parent / f".{path.name}.{token}.partial"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _disk_error(error: OSError, path: Path) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(
+        f"could not be written: {reason}", where=path, fix="nothing was left behind; see the disk"
+    )

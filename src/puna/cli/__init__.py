@@ -1,0 +1,76 @@
+"""The command line: one verb per arrow of the path. Verbs are imported when they are called.
+
+Exit codes: 0 done, 1 a defect of puna, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from puna import __version__
+from puna.errors import InputError
+
+app = App(
+    name="puna",
+    help="Raises a LLaMA: raw text in, a model that you own and can serve out.\n\n"
+    "Every command takes --help; --debug shows the traceback of a crash.",
+    version=__version__,
+    help_format="plaintext",
+)
+app.command("puna.cli.generate:generate", name="generate", help="Continue prompts, or answer them.")
+app.command("puna.cli.chat:chat", name="chat", help="Talk to a model in the terminal.")
+app.command(
+    "puna.cli.convert:convert",
+    name="convert",
+    help="Change a checkpoint's format, and prove that it is still the same model.",
+)
+app.command("puna.cli.show:show", name="show", help="What a checkpoint is and where it came from.")
+app.command("puna.cli.models:models", name="models", help="The models that are here.")
+app.command("puna.cli.doctor:doctor", name="doctor", help="What this machine has and lacks.")
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code."""
+    tokens = [token for token in arguments if token != "--debug"]
+    debug = len(tokens) < len(arguments)
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _complain(f"{error}\n  fix: see puna {_verb(tokens)}--help")
+    except InputError as error:
+        if debug:
+            traceback.print_exc()
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        print("\npuna: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(
+            f"puna: a defect of ours: {type(error).__name__}: {error} (--debug shows where)",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _complain(message: str) -> int:
+    print(f"puna: {message}", file=sys.stderr)
+    return 2
+
+
+def _verb(tokens: Sequence[str]) -> str:
+    return f"{tokens[0]} " if tokens and tokens[0] in list(app) else ""

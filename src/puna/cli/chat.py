@@ -1,0 +1,139 @@
+"""`puna chat`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+import puna
+from puna.api import Conversation
+from puna.artifact import writing_file
+from puna.cli.options import ModelOptions
+from puna.errors import InputError
+from puna.generate import Sampling
+
+HELP = """\
+/reset         forget the conversation
+/system TEXT   set the system message, and forget the conversation
+/save FILE     write the conversation as one JSON line, ready for tuning
+/undo          take back the last question and its answer
+/help          this list
+/exit          leave (so does Ctrl-D)
+Ctrl-C stops an answer, and not the program."""
+
+CHATTY = Sampling(max_tokens=512, temperature=0.7, top_p=0.9)
+
+
+@dataclass
+class State:
+    """The conversation so far."""
+
+    system: str | None
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def all(self) -> list[dict[str, str]]:
+        """The messages that the model sees."""
+        first = [{"role": "system", "content": self.system}] if self.system else []
+        return [*first, *self.messages]
+
+
+def chat(
+    *,
+    system: str | None = None,
+    quiet: bool = False,
+    model: Annotated[ModelOptions, Parameter(name="*")] = ModelOptions(),  # noqa: B008
+    sampling: Annotated[Sampling, Parameter(name="*", negative_iterable=())] = CHATTY,
+) -> None:
+    """Talk to a model. /help lists what can be typed; Ctrl-C stops an answer, Ctrl-D leaves.
+
+    Args:
+        system: System message; the chat template's own by default.
+        quiet: Print answers only.
+    """
+    llama = puna.load(model.model, device=model.device, dtype=model.dtype, threads=model.threads)
+    if llama.tokenizer.chat_template is None:
+        raise InputError(
+            f"{model.model} has no chat template: it continues text and does not converse",
+            fix=f'puna generate --model {model.model} "Once upon a time"',
+        )
+    if not quiet:
+        print(f"{llama!r}, ready in {llama.opened.seconds:.2f} s. /help lists commands.\n")
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - its import gives input() history and editing
+    _converse(Conversation(llama), State(system), sampling, quiet)
+
+
+def _converse(conversation: Conversation, state: State, sampling: Sampling, quiet: bool) -> None:
+    prompt = "" if quiet or not sys.stdin.isatty() else "you> "
+    while True:
+        try:
+            line = input(prompt).strip()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            print("\n(Ctrl-D or /exit leaves)")
+            continue
+        if line == "/exit":
+            return
+        try:
+            if line.startswith("/"):
+                print(_command(line, state))
+            elif line:
+                _turn(conversation, state, line, sampling)
+        except InputError as error:
+            print(f"puna: {error}", file=sys.stderr)
+
+
+def _turn(conversation: Conversation, state: State, line: str, sampling: Sampling) -> None:
+    state.messages.append({"role": "user", "content": line})
+    answer = ""
+    try:
+        for text in conversation.answer(state.all(), sampling):
+            answer += text
+            print(text, end="", flush=True)
+    except KeyboardInterrupt:
+        print(" (stopped)", end="")
+    except InputError:
+        state.messages.pop()
+        raise
+    print("\n")
+    state.messages.append({"role": "assistant", "content": answer})
+
+
+def _command(line: str, state: State) -> str:
+    name, _, argument = line.partition(" ")
+    argument = argument.strip()
+    if name == "/help":
+        return HELP
+    if name == "/reset":
+        state.messages.clear()
+        return "(forgotten)"
+    if name == "/system":
+        state.system = argument or None
+        state.messages.clear()
+        return "(new system message, conversation forgotten)"
+    if name == "/undo":
+        if not state.messages:
+            return "(nothing to undo)"
+        del state.messages[-2:]
+        return "(last question and answer taken back)"
+    if name == "/save":
+        if not argument:
+            raise InputError("/save needs a file name", fix="/save talk.jsonl")
+        return _save(Path(argument).expanduser(), state)
+    raise InputError(f"there is no command {name}", fix="/help lists them")
+
+
+def _save(path: Path, state: State) -> str:
+    if not state.messages:
+        raise InputError("there is nothing to save yet")
+    with writing_file(path) as temporary:
+        row = json.dumps({"messages": state.all()}, ensure_ascii=False)
+        temporary.write_text(row + "\n", encoding="utf-8")
+    return f"(saved {len(state.messages)} messages to {path})"

@@ -1,0 +1,22 @@
+"""`puna doctor`: what this machine has and lacks."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+
+from puna.flows.doctor import collect, table
+
+
+def doctor(*, as_json: bool = False) -> None:
+    """Show versions, CPU features, memory, GPUs and extras, and the commands that add what lacks.
+
+    Args:
+        as_json: Print JSON.
+    """
+    report = collect()
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2))
+        return
+    Console().print(table(report))

@@ -1,0 +1,26 @@
+"""A model and a prompt in, tokens and text out: samplers and streaming over a KV cache.
+
+Greedy decoding equals that of the reference implementation token for token; every sampler equals
+its reference distribution; a batch gives the same text as its prompts one by one.
+"""
+
+from __future__ import annotations
+
+from puna.generate.engine import Step, decode
+from puna.generate.sampling import Sampler, Sampling
+from puna.generate.score import Score, score
+from puna.generate.text import Generation, Piece, TextStream, complete, stream
+
+__all__ = [
+    "Generation",
+    "Piece",
+    "Sampler",
+    "Sampling",
+    "Score",
+    "Step",
+    "TextStream",
+    "complete",
+    "decode",
+    "score",
+    "stream",
+]

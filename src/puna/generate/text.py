@@ -1,0 +1,146 @@
+"""From steps to text: incremental decoding, stop strings, whole generations."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+from puna.generate.engine import FinishReason, Step, decode
+from puna.generate.sampling import Sampling
+from puna.model import ContiguousCache, LlamaModel
+from puna.tokens import Tokenizer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text of one sequence, and its tokens."""
+
+    row: int  # index of the prompt
+    text: str  # may be empty while a character or a possible stop string is incomplete
+    step: Step
+    finish: FinishReason | None  # set on the last piece of a sequence
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a model made of one prompt."""
+
+    text: str
+    ids: tuple[int, ...]  # new tokens, the end-of-text token included
+    finish: FinishReason  # "stop": a stop token or string; "length": out of tokens
+    prompt_tokens: int
+    logprobs: tuple[float, ...] | None = None  # per new token, natural logarithm
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None
+
+
+class TextStream:
+    """The text of one sequence as its tokens come; ends before the first stop string.
+
+    Text that may turn out to be the beginning of a stop string is held back until it is known.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self._decoder = tokenizer.stream()
+        self._stop = tuple(stop)
+        self._held = ""
+        self.stopped = False
+
+    def push(self, token_id: int) -> str:
+        """The text that `token_id` makes final; empty once stopped."""
+        return self._emit(self._decoder.push(token_id))
+
+    def finish(self) -> str:
+        """The rest of the text, at the end of the sequence."""
+        text = self._emit(self._decoder.finish())
+        if self.stopped:
+            return text
+        text, self._held = text + self._held, ""
+        return text
+
+    def _emit(self, text: str) -> str:
+        if self.stopped:
+            return ""
+        text = self._held + text
+        ends = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if ends:
+            self.stopped, self._held = True, ""
+            return text[: min(ends)]
+        keep = max((_overlap(text, stop) for stop in self._stop), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def stream(
+    model: LlamaModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    cache: ContiguousCache | None = None,
+    first_stream: int = 0,
+) -> Iterator[Piece]:
+    """Yield the text of every sequence as it comes, the sequences of a batch interleaved."""
+    texts = [TextStream(tokenizer, sampling.stop) for _ in prompts]
+    steps: Generator[list[Step], set[int], None] = decode(  # type: ignore[assignment]
+        model,
+        prompts,
+        sampling,
+        stop_ids=tokenizer.stop_ids,
+        cache=cache,
+        first_stream=first_stream,
+    )
+    stopped: set[int] | None = None
+    while True:
+        try:
+            batch = steps.send(stopped)  # type: ignore[arg-type]
+        except StopIteration:
+            return
+        stopped = set()
+        for step in batch:
+            text = texts[step.row]
+            ended_by_token = step.finish == "stop"
+            new = "" if ended_by_token else text.push(step.id)
+            if step.finish and not text.stopped:
+                new += text.finish()
+            if text.stopped:
+                stopped.add(step.row)
+            finish: FinishReason | None = "stop" if text.stopped else step.finish
+            yield Piece(step.row, new, step, finish)
+
+
+def complete(
+    model: LlamaModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    first_stream: int = 0,
+) -> list[Generation]:
+    """Generate for a batch of prompts and wait for all of them."""
+    pieces: list[list[Piece]] = [[] for _ in prompts]
+    for piece in stream(model, tokenizer, prompts, sampling, first_stream=first_stream):
+        pieces[piece.row].append(piece)
+    return [_collect(own, len(p), sampling) for own, p in zip(pieces, prompts, strict=True)]
+
+
+def _collect(pieces: list[Piece], prompt_tokens: int, sampling: Sampling) -> Generation:
+    finish = pieces[-1].finish
+    assert finish is not None
+    steps = [piece.step for piece in pieces]
+    wanted = sampling.logprobs >= 0
+    return Generation(
+        text="".join(piece.text for piece in pieces),
+        ids=tuple(step.id for step in steps),
+        finish=finish,
+        prompt_tokens=prompt_tokens,
+        logprobs=tuple(s.logprob for s in steps if s.logprob is not None) if wanted else None,
+        top_logprobs=tuple(step.top for step in steps) if wanted else None,
+    )
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if stop.startswith(text[-size:]):
+            return size
+    return 0

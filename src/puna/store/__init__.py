@@ -1,0 +1,19 @@
+"""Model bytes: Hugging Face folders, Meta's layout and GGUF, each read and written.
+
+`open_checkpoint(path)` recognises the format, reads nothing but headers, and gives lazy tensors
+under Hugging Face's names. One name table per format is read both ways (`names`).
+"""
+
+from puna.store.checkpoint import Checkpoint, Format, LazyTensor, TokenizerFiles
+from puna.store.checks import check_finite, check_tensors
+from puna.store.opening import open_checkpoint
+
+__all__ = [
+    "Checkpoint",
+    "Format",
+    "LazyTensor",
+    "TokenizerFiles",
+    "check_finite",
+    "check_tensors",
+    "open_checkpoint",
+]

@@ -1,0 +1,100 @@
+"""torch.save files that hold tensors only; a pickle that carries code is refused, not run."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from puna.errors import InputError
+from puna.store.checkpoint import LazyTensor
+
+
+class PickledFile:
+    """A dictionary of tensors written by torch.save, mapped rather than read.
+
+    torch maps the whole file at once; `release` drops the mapping, and the next `load` opens it
+    anew, so a flow that streams a checkpoint does not gather its pages.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._tensors: dict[str, torch.Tensor] | None = None
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The mapped tensors by name.
+
+        Raises:
+            InputError: The file is damaged, carries code, or holds more than tensors.
+        """
+        if self._tensors is None:
+            self._tensors = _load(self.path)
+        return self._tensors
+
+    def load(self, name: str) -> torch.Tensor:
+        """One tensor, in its own dtype; it maps the file and must not be written to."""
+        return self.tensors()[name].detach().contiguous()
+
+    def release(self) -> None:
+        """Forget the mapping; it ends when the last tensor that was loaded is gone."""
+        self._tensors = None
+
+
+def read_pickled(path: Path) -> dict[str, LazyTensor]:
+    """Open a torch.save file: its tensors by name, values not yet read.
+
+    Raises:
+        InputError: The file is damaged, carries code, or holds more than tensors.
+    """
+    file = PickledFile(path)
+    found = {
+        name: LazyTensor(
+            name=name,
+            shape=tuple(tensor.shape),
+            dtype=tensor.dtype,
+            stored=str(tensor.dtype).removeprefix("torch."),
+            load=partial(file.load, name),
+            file=path,
+            release=file.release,
+        )
+        for name, tensor in file.tensors().items()
+    }
+    file.release()
+    return found
+
+
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise InputError("is missing", where=path)
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            "is not a zip archive, the format of torch.save since torch 1.6; it is cut short, or "
+            "older than that",
+            where=path,
+            fix="fetch the file again, or save it anew with a current torch",
+        )
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).partition("\n")[0].strip()
+        raise InputError(
+            f"holds a pickle with more than tensors in it and was not loaded ({reason})",
+            where=path,
+            fix="do not load it: such a file can run code; take safetensors from the publisher",
+        ) from error
+    except Exception as error:  # torch raises many kinds on a damaged archive
+        reason = str(error).partition("\n")[0].strip()
+        raise InputError(f"cannot be read: {reason}", where=path, fix="fetch it again") from error
+    if not isinstance(found, dict):
+        raise InputError(
+            f"expected a dictionary of tensors, found a {type(found).__name__}", where=path
+        )
+    for name, tensor in found.items():
+        if not isinstance(name, str) or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+            raise InputError(
+                f"entry {name!r}: expected a tensor, found a {type(tensor).__name__}", where=path
+            )
+    return found

@@ -1,0 +1,63 @@
+"""What must be known of, or done to, a `tokenizers` backend whatever it was built from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as Backend
+from tokenizers import models
+
+from puna.errors import InputError
+from puna.tokens.vocabulary import SPACE, Scheme
+
+_SHIELD = "\ufdd0"  # a noncharacter: what begins with it is out of the reach of any text
+
+
+def scheme_of(backend: Backend, *, where: Path | str) -> tuple[Scheme, int]:
+    """How tokens stand for text, and how many spaces decoding removes at the beginning.
+
+    Raises:
+        InputError: The decoder is none of those that LLaMAs have.
+    """
+    decoder: dict[str, Any] = {"type": "none"}
+    if backend.decoder:
+        decoder = json.loads(backend.decoder.__getstate__())
+    steps: list[dict[str, Any]]
+    steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
+    kinds = [step["type"] for step in steps]
+    if kinds == ["ByteLevel"]:
+        return "byte_level", 0
+    if kinds == ["Metaspace"] and steps[0]["replacement"] == SPACE:
+        return "sentencepiece", int(steps[0]["prepend_scheme"] != "never")
+    if kinds[:1] == ["Replace"] and set(kinds[1:]) <= {"ByteFallback", "Fuse", "Strip"}:
+        return "sentencepiece", int(steps[-1].get("start", 0))
+    raise InputError(
+        f"its decoder is {' + '.join(kinds)}; expected a byte-level or SentencePiece decoder, "
+        "the two that LLaMAs have",
+        where=where,
+    )
+
+
+def without_specials(backend: Backend, special_ids: frozenset[int]) -> Backend:
+    """A backend that shares the model but takes special tokens in a text for plain text."""
+    model, hidden = backend.model, frozenset[int]()
+    if isinstance(model, models.Unigram):
+        # A Unigram model may choose any of its pieces: those of special tokens are renamed.
+        state = json.loads(model.__getstate__())
+        pieces = [
+            (_SHIELD + piece if index in special_ids else piece, score)
+            for index, (piece, score) in enumerate(state["vocab"])
+        ]
+        model = models.Unigram(pieces, state["unk_id"], state["byte_fallback"])
+        hidden = frozenset(range(len(pieces))) & special_ids
+    plain = Backend(model)
+    if backend.normalizer:
+        plain.normalizer = backend.normalizer
+    if backend.pre_tokenizer:
+        plain.pre_tokenizer = backend.pre_tokenizer
+    added = sorted(backend.get_added_tokens_decoder().items())
+    plain.add_tokens([token for index, token in added if index not in hidden])
+    plain.encode_special_tokens = True
+    return plain

@@ -1,0 +1,326 @@
+"""One `Tokenizer` for every source: encode, decode, stream, chats, and writing itself out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from puna.errors import InputError
+from puna.tokens import export, guard
+from puna.tokens.backends import scheme_of, without_specials
+from puna.tokens.bytelevel import decode_utf8, to_bytes
+from puna.tokens.source import DEFAULT_TEMPLATE, Roles, Source
+from puna.tokens.stream import StreamDecoder
+from puna.tokens.templates import ChatTemplate, Message
+from puna.tokens.vocabulary import END_OF_TURN, SPACE, byte_of
+
+
+class Tokenizer:
+    """Text to ids and back. Made by `open_tokenizer`; not changed afterwards.
+
+    Attributes:
+        vocab_size: Number of ids, special tokens included.
+        bos_id: The token that begins a text, if there is one; likewise `eos_id`, `pad_id`,
+            `unk_id`.
+        add_bos: Whether the checkpoint wants `bos_id` before a text.
+        add_eos: Whether the checkpoint wants `eos_id` after a text.
+        stop_ids: Ids that end generation: end of text, end of turn.
+        special_tokens: Ids of the tokens that stand for no text, by name.
+        chat_template: The checkpoint's own chat template, if it has one.
+    """
+
+    def __init__(self, source: Source, roles: Roles, *, model_size: int | None = None):
+        """See `open_tokenizer`.
+
+        Raises:
+            InputError: There are more tokens than the model has rows, or a role's id is not in
+                the vocabulary.
+        """
+        self._source, self._roles = source, roles
+        backend = self._parsing = source.backend
+        self.vocab_size: int = source.size()
+        self._model_size = max(self.vocab_size, model_size or 0)
+        self.scheme, self._strip_left = scheme_of(backend, where=source.where)
+        self.bos_id, self.eos_id = roles.bos_id, roles.eos_id
+        self.pad_id, self.unk_id = roles.pad_id, roles.unk_id
+        self.add_bos = bool(roles.add_bos) and roles.bos_id is not None
+        self.add_eos = bool(roles.add_eos) and roles.eos_id is not None
+        self.special_tokens: dict[str, int] = {
+            token.content: index
+            for index, token in sorted(backend.get_added_tokens_decoder().items())
+            if token.special
+        }
+        self._special_ids = frozenset(self.special_tokens.values())
+        ends = {self.special_tokens[name] for name in END_OF_TURN & self.special_tokens.keys()}
+        ends |= roles.end_ids | ({roles.eos_id} if roles.eos_id is not None else set())
+        self.stop_ids: frozenset[int] = frozenset(ends)
+        self._check_ids(model_size)
+        self._plain = without_specials(backend, self._special_ids)
+        backend.post_processor = export.framing(self)
+        self.chat_template: str | None = roles.templates.get(DEFAULT_TEMPLATE)
+        self._bytes: dict[int, bytes] = {}
+        self._compiled: dict[str, ChatTemplate] = {}
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.vocab_size} tokens, {self.scheme}, from {self._source.where})"
+
+    # -- text to ids ---------------------------------------------------------------------------
+
+    def encode(
+        self,
+        text: str,
+        *,
+        special: bool = False,
+        bos: bool | None = None,
+        eos: bool | None = None,
+    ) -> list[int]:
+        """The ids of a text.
+
+        Args:
+            text: Any text.
+            special: Read what looks like a special token as that token. Without it, a text from
+                a user cannot produce one.
+            bos: Begin with `bos_id`; None: as the checkpoint wants it.
+            eos: End with `eos_id`; None: as the checkpoint wants it.
+
+        Raises:
+            InputError: The text is not valid Unicode, or there is no token to begin or end with.
+        """
+        return self.encode_batch([text], special=special, bos=bos, eos=eos)[0]
+
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        special: bool = False,
+        bos: bool | None = None,
+        eos: bool | None = None,
+    ) -> list[list[int]]:
+        """The ids of many texts, in parallel; see `encode`."""
+        before = self._frame("bos", self.bos_id, self.add_bos if bos is None else bos)
+        after = self._frame("eos", self.eos_id, self.add_eos if eos is None else eos)
+        backend = self._parsing if special else self._plain
+        try:
+            encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise _not_text(texts) from error
+        if not before and not after:
+            return [encoding.ids for encoding in encodings]
+        return [before + encoding.ids + after for encoding in encodings]
+
+    # -- ids to text ---------------------------------------------------------------------------
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+        """The text of some ids. Bytes that are no UTF-8 become U+FFFD.
+
+        A byte-level vocabulary has one U+FFFD per ill-formed part; a SentencePiece one has one
+        per byte, as the library `sentencepiece` does.
+
+        Raises:
+            InputError: An id is neither in the vocabulary nor among the model's padding.
+        """
+        piece = self._spoken if skip_special else self.token_bytes
+        data = b"".join([piece(index) for index in ids])
+        if self._strip_left:
+            spaces = len(data) - len(data.lstrip(b" "))
+            data = data[min(spaces, self._strip_left) :]
+        return decode_utf8(data, each_byte=self.scheme == "sentencepiece", final=True)[0]
+
+    def stream(self, *, skip_special: bool = True, after: Iterable[int] = ()) -> StreamDecoder:
+        """A decoder that is given one id after the other.
+
+        Args:
+            skip_special: Special tokens have no text.
+            after: Ids that come before, whose text is not repeated: a continuation of "Once"
+                begins with " upon" only if the decoder knows that it is not a beginning.
+        """
+        decoder = StreamDecoder(
+            self._spoken if skip_special else self.token_bytes,
+            each_byte=self.scheme == "sentencepiece",
+            strip_spaces=self._strip_left,
+        )
+        for index in after:
+            decoder.push(index)
+        return decoder
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token adds to a text; for a special token, its name.
+
+        Raises:
+            InputError: The id is neither in the vocabulary nor among the model's padding.
+        """
+        found = self._bytes.get(token_id)
+        if found is None:
+            found = self._bytes[int(token_id)] = self._read_bytes(int(token_id))
+        return found
+
+    def id_to_token(self, token_id: int) -> str:
+        """The name of a token, as the vocabulary has it.
+
+        Raises:
+            InputError: There is no such id.
+        """
+        token = self._parsing.id_to_token(token_id) if token_id >= 0 else None
+        if token is None:
+            raise InputError(
+                f"there is no token {token_id}: the vocabulary has {self.vocab_size}",
+                where=self._source.where,
+            )
+        return str(token)
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token by its name; None where there is none."""
+        index = self._parsing.token_to_id(token)
+        return None if index is None else int(index)
+
+    # -- chats ---------------------------------------------------------------------------------
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+    ) -> str:
+        """A conversation as the checkpoint's chat template writes it.
+
+        Args:
+            messages: Objects with `role` and `content`, oldest first.
+            add_generation_prompt: End with the beginning of the assistant's answer.
+            tools: JSON schemas of functions, for templates that know tools.
+            template: Another template than the checkpoint's, as text.
+
+        Raises:
+            InputError: There is no template, or it refuses the messages; the line is named.
+        """
+        names = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id, "unk": self.unk_id}
+        return self._template(template, tools is not None).render(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            tokens={f"{n}_token": self.id_to_token(i) for n, i in names.items() if i is not None},
+        )
+
+    def encode_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+    ) -> list[int]:
+        """The ids of a conversation; see `render`.
+
+        The template's special tokens are read as such; those that a message spells out stay text.
+        `bos_id` comes first if the template writes it or the checkpoint wants it, never twice.
+        """
+        texts = list(guard.strings_in([list(messages), list(tools or ())]))
+        pattern = guard.pattern_of(self.special_tokens)
+        if not any(map(pattern.search, texts)):
+            rendered = self.render(
+                messages,
+                add_generation_prompt=add_generation_prompt,
+                tools=tools,
+                template=template,
+            )
+            ids = self.encode(rendered, special=True, bos=False, eos=False)
+        else:
+            mark = guard.free_mark(texts)
+            rendered = self.render(
+                guard.marked(list(messages), pattern, mark),
+                add_generation_prompt=add_generation_prompt,
+                tools=guard.marked(tools, pattern, mark),
+                template=template,
+            )
+            ids = [
+                index
+                for part, is_special in guard.segments(rendered, pattern, mark)
+                for index in self.encode(part, special=is_special, bos=False, eos=False)
+            ]
+        if self.add_bos and ids[:1] != [self.bos_id]:
+            ids = self._frame("bos", self.bos_id, True) + ids
+        return ids
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def to_files(self) -> dict[str, bytes]:
+        """The tokenizer as transformers reads it: tokenizer.json and what goes beside it."""
+        return export.to_files(self, self._parsing, self._roles)
+
+    def to_gguf(self) -> dict[str, Any]:
+        """The tokenizer as `tokenizer.*` metadata that llama.cpp reads; plain Python values.
+
+        Raises:
+            InputError: GGUF has no way to say it (a Unigram model, an unnamed pre-tokenizer).
+        """
+        return export.to_gguf(self, self._source, self._roles)
+
+    # -- within --------------------------------------------------------------------------------
+
+    def _spoken(self, token_id: int) -> bytes:
+        return b"" if token_id in self._special_ids else self.token_bytes(token_id)
+
+    def _read_bytes(self, token_id: int) -> bytes:
+        if self.vocab_size <= token_id < self._model_size:
+            return b""  # a row of the embedding that no token uses
+        token = self.id_to_token(token_id)
+        if self.scheme == "byte_level":
+            return to_bytes(token)
+        byte = byte_of(token)
+        if byte is not None:
+            return byte
+        return token.replace(SPACE, " ").encode("utf-8")
+
+    def _frame(self, name: str, token_id: int | None, wanted: bool) -> list[int]:
+        if not wanted:
+            return []
+        if token_id is None:
+            raise InputError(f"the vocabulary has no {name} token", where=self._source.where)
+        return [token_id]
+
+    def _template(self, text: str | None, with_tools: bool) -> ChatTemplate:
+        templates = self._roles.templates
+        if text is None:
+            name = "tool_use" if with_tools and "tool_use" in templates else DEFAULT_TEMPLATE
+            text = templates.get(name)
+        if text is None:
+            raise InputError(
+                "the checkpoint has no chat template",
+                where=self._source.where,
+                fix="name one of puna.tokens.BUILTIN_TEMPLATES, or use an instruction-tuned model",
+            )
+        if text not in self._compiled:
+            self._compiled[text] = ChatTemplate(text, where=self._source.where)
+        return self._compiled[text]
+
+    def _check_ids(self, model_size: int | None) -> None:
+        if model_size is not None and self.vocab_size > model_size:
+            raise InputError(
+                f"the vocabulary has {self.vocab_size} tokens; the model's embedding has "
+                f"{model_size} rows",
+                where=self._source.where,
+                fix="this tokenizer belongs to another model, or tokens were added to it since",
+            )
+        roles = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id, "unk": self.unk_id}
+        for name, index in [*roles.items(), *(("stop", index) for index in self.stop_ids)]:
+            if index is not None and not 0 <= index < self._model_size:
+                raise InputError(
+                    f"the {name} token has the id {index}; the vocabulary has {self.vocab_size}",
+                    where=self._source.where,
+                )
+
+
+def _not_text(texts: Sequence[str]) -> InputError:
+    items: Sequence[object] = texts  # what was passed may not be what was asked for
+    for item in items:
+        if not isinstance(item, str):
+            return InputError(f"expected a text to encode, found {type(item).__name__}")
+        try:
+            item.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return InputError(
+                f"the text is not valid Unicode: a lone surrogate at character {error.start}",
+                fix="read the text with errors='replace', or find out where it was cut",
+            )
+    return InputError("expected texts to encode")

