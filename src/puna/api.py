@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from puna.errors import InputError
 from puna.flows.opening import Opened, open_model, resolve_device, resolve_dtype, set_threads
-from puna.generate import Generation, Sampling, Score, complete, score, stream
+from puna.generate import (
+    Generation,
+    Piece,
+    Sampling,
+    Score,
+    check_prompts,
+    complete,
+    score,
+    stream,
+)
 from puna.model import ContiguousCache, LlamaConfig, LlamaModel
 from puna.tokens import Tokenizer
 
@@ -93,7 +103,9 @@ class Llama:
         Raises:
             InputError: A prompt is empty or fills the model's context.
         """
-        return self._complete(self.tokenizer.encode_batch(list(prompts)), sampling, batch)
+        if batch < 1:
+            raise InputError(f"batch must be at least 1, not {batch}")
+        return self._complete(self.tokenizer.encode_batch(_texts(prompts)), sampling, batch)
 
     def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Generation:
         """Answer a conversation, rendered by the model's own chat template.
@@ -124,7 +136,8 @@ class Llama:
         Raises:
             InputError: A text is longer than the model's context.
         """
-        rows = self.tokenizer.encode_batch(list(texts))
+        texts = _texts(texts)
+        rows = self.tokenizer.encode_batch(texts)
         bos = self.tokenizer.bos_id if self.tokenizer.add_bos else None
         scores = []
         for text, ids, values in zip(texts, rows, score(self.model, rows), strict=True):
@@ -137,6 +150,7 @@ class Llama:
     def _complete(
         self, rows: Sequence[Sequence[int]], sampling: Sampling | None, batch: int
     ) -> list[Generation]:
+        check_prompts(self.model, rows)
         done: list[Generation] = []
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
@@ -148,33 +162,44 @@ class Llama:
 
 @dataclass
 class Conversation:
-    """A chat that keeps its key/value cache: each turn computes only what is new."""
+    """A chat that keeps its key/value cache: each turn computes only what is new.
+
+    One answer at a time: the next call of `answer` ends the one before it.
+    """
 
     llama: Llama
 
     def __post_init__(self) -> None:
         self._cache: ContiguousCache | None = None
         self._held: list[int] = []  # the tokens that the cache holds
+        self._pieces: Generator[Piece, None, None] | None = None  # the answer that is under way
 
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
         """Answer `messages`, yielding text as it comes; may be abandoned at any point.
 
         Raises:
-            InputError: The conversation fills the model's context.
+            InputError: The conversation fills the model's context, or the next answer was begun
+                before this one was read to its end.
         """
         ids = self.llama.tokenizer.encode_chat(messages)
+        if self._pieces is not None:
+            self._pieces.close()  # its reader may come back, but the cache is ours now
+            self._pieces = None
         cache = self._prepare(ids, sampling.max_tokens)
         held, self._held = list(ids), []
+        pieces = stream(self.llama.model, self.llama.tokenizer, [ids], sampling, cache=cache)
+        self._pieces = pieces
         try:
-            for piece in stream(
-                self.llama.model, self.llama.tokenizer, [ids], sampling, cache=cache
-            ):
+            for piece in pieces:
                 held.append(piece.step.id)
                 if piece.text:
                     yield piece.text
+            if self._pieces is not pieces:
+                raise InputError("this answer was cut short: the next one has begun")
         finally:
-            # The last token was chosen but not read, and an interruption may come anywhere.
-            self._held = held[: cache.lengths[0]]
+            if self._pieces is pieces:
+                # The last token was chosen but not read, and an interruption may come anywhere.
+                self._held, self._pieces = held[: cache.lengths[0]], None
 
     def _prepare(self, ids: Sequence[int], new_tokens: int) -> ContiguousCache:
         config, weight = self.llama.config, self.llama.model.model.norm.weight
@@ -191,3 +216,10 @@ class Conversation:
             same += 1
         self._cache.rewind([min(same, self._cache.lengths[0])])
         return self._cache
+
+
+def _texts(texts: Sequence[str]) -> list[str]:
+    # A text is a sequence of texts too, of one character each: never what was meant.
+    if isinstance(texts, str):
+        raise InputError("expected a list of texts, found one text", fix="write [text]")
+    return list(texts)

@@ -38,7 +38,7 @@ def writing_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
-        raise _disk_error(error, path) from error
+        raise _disk_error(error, path, temporary) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -71,7 +71,7 @@ def writing_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
             raise
         _sync(path.parent)
     except OSError as error:
-        raise _disk_error(error, path) from error
+        raise _disk_error(error, path, temporary) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():
@@ -102,7 +102,7 @@ def check_free(path: Path, *, force: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _disk_error(error, path.parent) from error
+        raise _disk_error(error, path.parent, path) from error
 
 
 def digest_file(path: Path) -> str:
@@ -201,6 +201,8 @@ def parse_json(data: bytes, *, where: Path | str) -> Any:
         raise InputError(
             f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}", where=where
         ) from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError(f"is not usable JSON: {error}", where=where) from error
     except RecursionError as error:
         raise InputError("is not usable JSON: nested too deeply", where=where) from error
 
@@ -217,10 +219,10 @@ def find_manifest(path: Path) -> Path | None:
 
 
 def format_bytes(size: float) -> str:
-    """A size for people: binary units, three digits."""
+    """A size for people: binary units, three digits or four."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.4g} TiB"
 
@@ -245,8 +247,13 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _disk_error(error: OSError, path: Path) -> InputError:
+def _disk_error(error: OSError, path: Path, temporary: Path) -> InputError:
     reason = error.strerror or str(error)
+    named = Path(error.filename) if isinstance(error.filename, str | Path) else path
+    if named != path and not named.is_relative_to(temporary):
+        return InputError(
+            f"{reason}, while {path} was being written", where=named, fix="nothing was left behind"
+        )
     return InputError(
         f"could not be written: {reason}", where=path, fix="nothing was left behind; see the disk"
     )

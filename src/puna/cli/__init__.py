@@ -5,11 +5,13 @@ Exit codes: 0 done, 1 a defect of puna, 2 bad input, 130 interrupted.
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownCommandError
 
 from puna import __version__
 from puna.errors import InputError
@@ -40,10 +42,14 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
-    tokens = [token for token in arguments if token != "--debug"]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    tokens = [token for token in arguments[:end] if token != "--debug"] + [*arguments[end:]]
     debug = len(tokens) < len(arguments)
     try:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except UnknownCommandError:
+        return _complain(_unknown(tokens[0]))
     except CycloptsError as error:
         return _complain(f"{error}\n  fix: see puna {_verb(tokens)}--help")
     except InputError as error:
@@ -54,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
         print("\npuna: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `head` does
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered
         return 0
     except Exception as error:
         if debug:
@@ -70,6 +76,15 @@ def run(arguments: Sequence[str]) -> int:
 def _complain(message: str) -> int:
     print(f"puna: {message}", file=sys.stderr)
     return 2
+
+
+def _unknown(word: str) -> str:
+    # The library's own message imports every command, and with them torch.
+    verbs = [name for name in app if not name.startswith("-")]
+    begun = [verb for verb in verbs if word and verb.startswith(word)]
+    near = begun or difflib.get_close_matches(word, verbs, n=1)
+    fix = f"did you mean {near[0]!r}?" if near else f"commands are {', '.join(sorted(verbs))}"
+    return f"there is no command {word!r}\n  fix: {fix}"
 
 
 def _verb(tokens: Sequence[str]) -> str:

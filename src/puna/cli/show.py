@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from puna.artifact import find_manifest, format_bytes, read_json
+from puna.cli.output import table_console
 from puna.flows.opening import checkpoint_tokenizer, read_config
 from puna.model import count
 from puna.store import open_checkpoint
@@ -48,9 +49,11 @@ def show(model: str = "llama-base") -> None:
         ("cache per token", f"{format_bytes(counts.kv_bytes_per_token(4))} in float32"),
     ]
     table = Table(box=None, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console()
+    console = table_console()
     console.print(table)
     _lineage(console, path)
 
@@ -60,7 +63,10 @@ def _lineage(console: Console, path: Path) -> None:
     if place is None:
         console.print("no manifest: made elsewhere", style="dim")
         return
-    told: dict[str, Any] = read_json(place)
+    told: Any = read_json(place)
+    if not isinstance(told, dict) or not {"identity", "measured", "digest"} <= told.keys():
+        console.print(f"{place.name} is not a manifest of puna: made elsewhere", style="dim")
+        return
     identity, measured = told["identity"], told["measured"]
     console.print(f"\n{identity['kind']} {told['digest'][:16]}, made by puna {identity['puna']}")
     for key, value in identity["config"].items():

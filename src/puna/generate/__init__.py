@@ -6,7 +6,7 @@ its reference distribution; a batch gives the same text as its prompts one by on
 
 from __future__ import annotations
 
-from puna.generate.engine import Step, decode
+from puna.generate.engine import Step, check_prompts, decode
 from puna.generate.sampling import Sampler, Sampling
 from puna.generate.score import Score, score
 from puna.generate.text import Generation, Piece, TextStream, complete, stream
@@ -19,6 +19,7 @@ __all__ = [
     "Score",
     "Step",
     "TextStream",
+    "check_prompts",
     "complete",
     "decode",
     "score",

@@ -59,6 +59,8 @@ def decode(
         InputError: A prompt is empty or fills the model's context.
     """
     check_prompts(model, prompts)
+    if not prompts:
+        return
     stops = {*sampling.stop_tokens, *(() if sampling.ignore_eos else stop_ids)}
     context = model.config.max_position_embeddings
     limits = [min(sampling.max_tokens, context - len(prompt)) for prompt in prompts]
@@ -124,9 +126,10 @@ def check_prompts(model: LlamaModel, prompts: Sequence[Sequence[int]]) -> None:
                 where=f"prompt {index}",
                 fix="shorten the prompt",
             )
-        if min(prompt) < 0 or max(prompt) >= vocab:
+        strange = [id_ for id_ in (min(prompt), max(prompt)) if not 0 <= id_ < vocab]
+        if strange:
             raise InputError(
-                f"has the token id {max(prompt)}; the model knows 0 to {vocab - 1}",
+                f"has the token id {strange[0]}; the model knows 0 to {vocab - 1}",
                 where=f"prompt {index}",
             )
 
@@ -157,7 +160,7 @@ def _steps(rows: list[int], chosen: Tensor, logits: Tensor, sampling: Sampling) 
         return [Step(row, id_, None, (), None) for row, id_ in zip(rows, ids, strict=True)]
     logprobs = logits.float().log_softmax(-1)
     own = logprobs.gather(1, chosen[:, None])[:, 0].tolist()
-    best = logprobs.topk(sampling.logprobs)
+    best = logprobs.topk(min(sampling.logprobs, logprobs.shape[-1]))
     tops = [
         tuple(zip(index, value, strict=True))
         for index, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)

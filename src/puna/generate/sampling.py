@@ -8,6 +8,7 @@ Shapes: B batch, V vocab_size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,11 @@ class Sampling:
     """-1: none; n: of the chosen token and of the n likeliest."""
 
     def __post_init__(self) -> None:
+        stop: object = self.stop  # a text alone would pass for a tuple of its characters
+        penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
         checks = (
+            (all(map(math.isfinite, penalties)), "penalties", "finite", penalties),
+            (math.isfinite(self.temperature), "temperature", "finite", self.temperature),
             (self.max_tokens >= 1, "max_tokens", "at least 1", self.max_tokens),
             (self.temperature >= 0, "temperature", "at least 0", self.temperature),
             (self.top_k >= 0, "top_k", "at least 0", self.top_k),
@@ -57,7 +62,12 @@ class Sampling:
             (0 <= self.min_p <= 1, "min_p", "in [0, 1]", self.min_p),
             (self.repetition_penalty > 0, "repetition_penalty", "above 0", self.repetition_penalty),
             (-1 <= self.logprobs <= 100, "logprobs", "in [-1, 100]", self.logprobs),
-            (all(self.stop), "stop", "made of non-empty strings", self.stop),
+            (
+                not isinstance(stop, str) and all(self.stop),
+                "stop",
+                "a tuple of non-empty strings",
+                self.stop,
+            ),
         )
         for fine, name, wanted, found in checks:
             if not fine:
@@ -159,5 +169,7 @@ class Sampler:
 
 
 def _mix(seed: int, stream: int) -> int:
-    # Neighbouring seeds must not give neighbouring streams (Knuth's multiplicative constant).
-    return (seed * 2654435761 + stream * 0x9E3779B97F4A7C15) % 2**63
+    # torch's generator on CPU looks at 32 bits only, so the upper ones are folded in; and
+    # neighbouring seeds must not give neighbouring streams (Knuth's multiplicative constant).
+    folded = seed + (seed >> 32) * 0x85EBCA6B
+    return (folded * 2654435761 + stream * 0x7F4A7C15) % 2**32

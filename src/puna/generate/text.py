@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from puna.generate.engine import FinishReason, Step, decode
+from puna.generate.engine import FinishReason, Step, check_prompts, decode
 from puna.generate.sampling import Sampling
 from puna.model import ContiguousCache, LlamaModel
 from puna.tokens import Tokenizer
@@ -37,10 +37,21 @@ class TextStream:
     """The text of one sequence as its tokens come; ends before the first stop string.
 
     Text that may turn out to be the beginning of a stop string is held back until it is known.
+    Of several stop strings, the one that is complete first ends the text; of those complete at
+    the same character, the longest.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
-        self._decoder = tokenizer.stream()
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), after: Sequence[int] = ()
+    ) -> None:
+        """Begin a text.
+
+        Args:
+            tokenizer: Decodes the tokens.
+            stop: The stop strings.
+            after: The prompt, whose text is not repeated; see `Tokenizer.stream`.
+        """
+        self._decoder = tokenizer.stream(after=after)
         self._stop = tuple(stop)
         self._held = ""
         self.stopped = False
@@ -61,10 +72,12 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._held + text
-        ends = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        found = [(text.find(stop), stop) for stop in self._stop]
+        # The string that is complete first wins, however the text was cut into tokens.
+        ends = [(at + len(stop), at) for at, stop in found if at >= 0]
         if ends:
             self.stopped, self._held = True, ""
-            return text[: min(ends)]
+            return text[: min(ends)[1]]
         keep = max((_overlap(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
@@ -78,9 +91,14 @@ def stream(
     *,
     cache: ContiguousCache | None = None,
     first_stream: int = 0,
-) -> Iterator[Piece]:
-    """Yield the text of every sequence as it comes, the sequences of a batch interleaved."""
-    texts = [TextStream(tokenizer, sampling.stop) for _ in prompts]
+) -> Generator[Piece, None, None]:
+    """Yield the text of every sequence as it comes, the sequences of a batch interleaved.
+
+    Raises:
+        InputError: A prompt is empty or fills the model's context.
+    """
+    check_prompts(model, prompts)
+    texts = [TextStream(tokenizer, sampling.stop, after=prompt) for prompt in prompts]
     steps: Generator[list[Step], set[int], None] = decode(  # type: ignore[assignment]
         model,
         prompts,

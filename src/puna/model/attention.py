@@ -6,7 +6,7 @@ Shapes: B batch, T tokens, S key slots, H query heads, K key/value heads, D head
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -37,6 +37,9 @@ class AttentionSpec:
     """[B, T] bool: False is padding, on the left or on the right of a row, not inside."""
 
     def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            known = ", ".join(get_args(Mode))
+            raise InputError(f"attention mode {self.mode!r} is not known", fix=f"known: {known}")
         if (self.mode == "prefix") != (self.prefix_len is not None):
             raise InputError("prefix_len belongs to the mode 'prefix', and that mode needs it")
         if self.mode == "prefix" and self.document_ids is not None:
@@ -72,9 +75,7 @@ def spans(spec: AttentionSpec, batch: int, tokens: int) -> list[Span]:
     Raises:
         InputError: Padding stands inside a row, or a tensor of the spec has another shape.
     """
-    prefix = [0] * batch if spec.prefix_len is None else spec.prefix_len.tolist()
-    if len(prefix) != batch:
-        raise InputError(f"prefix_len has {len(prefix)} entries for a batch of {batch}")
+    prefix = prefix_lengths(spec, batch)
     if spec.valid is None and spec.document_ids is None:
         extents = [(row, 0, tokens) for row in range(batch)]
     else:
@@ -83,6 +84,18 @@ def spans(spec: AttentionSpec, batch: int, tokens: int) -> list[Span]:
     for row, start, stop in extents:
         groups.setdefault((start, stop, min(prefix[row], stop - start)), []).append(row)
     return [Span(tuple(rows), *key) for key, rows in groups.items()]
+
+
+def prefix_lengths(spec: AttentionSpec, batch: int) -> list[int]:
+    """Tokens of each row's prefix, on the host; 0 in other modes.
+
+    Raises:
+        InputError: The spec is for another batch.
+    """
+    lengths: list[int] = [0] * batch if spec.prefix_len is None else spec.prefix_len.tolist()
+    if len(lengths) != batch:
+        raise InputError(f"prefix_len has {len(lengths)} entries for a batch of {batch}")
+    return lengths
 
 
 def _extents(spec: AttentionSpec, batch: int, tokens: int) -> list[tuple[int, int, int]]:

@@ -88,7 +88,7 @@ class LlamaConfig:
             raise InputError(f"hidden_act {activation!r} is not known; a LLaMA uses 'silu'")
         heads = config["num_attention_heads"]
         theta, scaling = _read_rope(config)
-        defaults = {name: config.get(name, getattr(cls, name)) for name in _PLAIN}
+        absent = {name: getattr(cls, name) for name in _PLAIN} | {"rms_norm_eps": 1e-6}
         return cls(
             **{key: config[key] for key in _POSITIVE[:5]},
             num_key_value_heads=config.get("num_key_value_heads") or heads,
@@ -96,11 +96,15 @@ class LlamaConfig:
             rope_theta=theta,
             rope_scaling=scaling,
             window_tokens=config.get("sliding_window"),
-            **defaults,
+            **{name: config.get(name, value) for name, value in absent.items()},
         )
 
     def to_hf(self) -> dict[str, Any]:
-        """The keys of Hugging Face's `config.json`, as transformers 4 and 5 read them."""
+        """The keys of Hugging Face's `config.json`, as transformers 4 and 5 read them.
+
+        Raises:
+            InputError: transformers has no model of this shape.
+        """
         scaling = self.rope_scaling
         rope: dict[str, Any] | None = None
         if scaling.kind == "linear":
@@ -114,6 +118,9 @@ class LlamaConfig:
                 "original_max_position_embeddings": scaling.original_max_positions,
             }
         windowed = self.window_tokens is not None
+        for key in ("attention_bias", "mlp_bias"):
+            if windowed and getattr(self, key):  # Mistral's would be read without them
+                raise InputError(f"a window together with {key} has no name in transformers")
         return {
             "architectures": ["MistralForCausalLM" if windowed else "LlamaForCausalLM"],
             "model_type": "mistral" if windowed else "llama",

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from puna.model.attention import AttentionSpec, Span
+from puna.model.lowering import span_positions
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,13 @@ class FlexPlan:
     ) -> FlexPlan:
         """Number the spans of every row, and let the mask compare the numbers."""
         number = torch.full((batch, tokens), -1)
-        positions = torch.zeros(batch, tokens, dtype=torch.long)
         prefix = torch.zeros(batch, dtype=torch.long)
         for index, span in enumerate(found):
             rows, extent = list(span.rows), slice(span.start, span.stop)
             number[rows, extent] = index
-            positions[rows, extent] = torch.arange(span.stop - span.start)
             prefix[rows] = span.prefix
-        number, positions, prefix = number.to(device), positions.to(device), prefix.to(device)
+        number, prefix = number.to(device), prefix.to(device)
+        positions = span_positions(found, batch, tokens, device)
         bidirectional = spec.mode == "bidirectional"
         reach = tokens if window is None else window
 

@@ -194,7 +194,11 @@ class LlamaModel(nn.Module):
         """
         kept = targets != IGNORED
         rows, wanted = hidden[kept], targets[kept]  # [N, M], [N]
-        total = hidden.sum() * 0.0 if not len(wanted) else rows.new_zeros((), dtype=torch.float32)
+        if not len(wanted):
+            # An ignored token stands in: the loss is zero and so is every gradient, but none is
+            # missing, for which the other ranks of a sharded model would wait.
+            rows, wanted = hidden[:1, :1].flatten(0, 1), targets[:1, :1].flatten()
+        total = rows.new_zeros((), dtype=torch.float32)
         for start in range(0, len(wanted), HEAD_CHUNK_TOKENS):
             part = (rows[start : start + HEAD_CHUNK_TOKENS], wanted[start:][:HEAD_CHUNK_TOKENS])
             if torch.is_grad_enabled():
@@ -206,7 +210,8 @@ class LlamaModel(nn.Module):
         return total
 
     def _chunk_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(self.head(hidden).float(), targets, reduction="sum")
+        logits = self.head(hidden).float()
+        return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
 
     def forward(
         self,

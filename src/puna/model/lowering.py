@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from puna.errors import InputError
-from puna.model.attention import AttentionSpec, Mode, Span, spans
+from puna.model.attention import AttentionSpec, Mode, Span, prefix_lengths, spans
 from puna.model.cache import KVCache
 
 BLOCK_TOKENS = 256
@@ -69,6 +69,9 @@ def lower(
     found = spans(spec, batch, tokens)
     if len(found) == 1 and len(found[0].rows) == batch and found[0].stop - found[0].start == tokens:
         return WholePlan(torch.arange(tokens, device=device), spec.mode, found[0].prefix, window)
+    if not found:  # padding alone: zero outputs, with zero gradients rather than none
+        assert spec.valid is not None
+        return RightPaddedPlan(torch.arange(tokens, device=device), spec.valid[:, None, :, None])
     if device.type == "cuda":
         from puna.model.flex import FlexPlan
 
@@ -83,8 +86,11 @@ def lower(
 
 
 def span_positions(found: list[Span], batch: int, tokens: int, device: torch.device) -> Tensor:
-    """Rotary positions [B, T]: from 0 in every span, 0 on padding."""
-    positions = torch.zeros(batch, tokens, dtype=torch.long)
+    """Rotary positions [B, T]: from 0 in every span.
+
+    Padding has its column, so that in a cache it never takes the slot of a real token.
+    """
+    positions = torch.arange(tokens).repeat(batch, 1)
     for span in found:
         positions[list(span.rows), span.start : span.stop] = torch.arange(span.stop - span.start)
     return positions.to(device)
@@ -220,6 +226,12 @@ def _lower_continuation(
         raise InputError("bidirectional attention cannot be continued from a cache")
     if spec.document_ids is not None or spec.valid is not None:
         raise InputError("tokens that continue a cache are neither padded nor packed")
+    for prefix, length in zip(prefix_lengths(spec, len(held)), held, strict=True):
+        if prefix > length:  # its tokens that are held could no longer look ahead
+            raise InputError(
+                f"the prefix of {prefix} tokens is longer than the {length} held: "
+                "pass a prefix as a whole"
+            )
     uniform = len(set(held)) == 1
     if uniform:
         positions = torch.arange(held[0], held[0] + tokens, device=device)

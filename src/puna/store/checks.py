@@ -12,6 +12,7 @@ import torch
 from puna.errors import InputError
 from puna.store.checkpoint import Checkpoint, LazyTensor
 
+_PART = 1 << 20  # values
 _QUERY = "num_attention_heads * head_dim"
 _KEY = "num_key_value_heads * head_dim"
 _BLOCK = {
@@ -102,18 +103,25 @@ def check_finite(name: str, tensor: torch.Tensor, where: Path | str | None) -> N
     Raises:
         InputError: Names the first bad position and the value found there.
     """
-    # One pass that needs no memory: a sum is finite only if every term is; it may overflow.
-    if math.isfinite(tensor.sum(dtype=torch.float32 if tensor.itemsize < 4 else None).item()):
+    flat = tensor.reshape(-1)
+    # Float32 is summed as it lies; narrower types in parts, since their sums need a wider copy.
+    step = max(len(flat), 1) if tensor.itemsize >= 4 else _PART
+    if all(_is_finite(flat[start : start + step]) for start in range(0, len(flat), step)):
         return
-    bad = ~torch.isfinite(tensor)
-    if bad.any():
-        index = tuple(bad.nonzero()[0].tolist())
-        raise InputError(
-            f"tensor {name!r}: {int(bad.sum())} of {tensor.numel()} values are not finite; "
-            f"expected a number at {list(index)}, found {tensor[index].item()}",
-            where=where,
-            fix="the weights are damaged; take another copy or an earlier checkpoint",
-        )
+    bad = ~torch.isfinite(tensor.float())
+    index = tuple(bad.nonzero()[0].tolist())
+    raise InputError(
+        f"tensor {name!r}: {int(bad.sum())} of {tensor.numel()} values are not finite; "
+        f"expected a number at {list(index)}, found {tensor[index].item()}",
+        where=where,
+        fix="the weights are damaged; take another copy or an earlier checkpoint",
+    )
+
+
+def _is_finite(part: torch.Tensor) -> bool:
+    # A sum is one pass without memory, and finite only if every term is; but it may overflow.
+    part = part if part.itemsize >= 4 else part.float()
+    return math.isfinite(part.sum().item()) or bool(torch.isfinite(part).all())
 
 
 def _check_layers(config: Mapping[str, Any], tensors: Mapping[str, LazyTensor], path: Path) -> None:

@@ -21,6 +21,7 @@ from puna.store.gguf_header import TENSOR_TYPES
 # for one another lose far more than they win. Only large tensors are worth all cores.
 _SERIAL_CHUNK, _PARALLEL_CHUNK = 120 * 256, 1 << 22
 _LARGE = 1 << 24
+_QUANTIZED_ROWS = 1 << 15
 
 BLOCKS: Mapping[str, tuple[int, int]] = {
     name: (values, nbytes) for name, values, nbytes in TENSOR_TYPES.values()
@@ -59,13 +60,16 @@ def quantize_q8_0(tensor: Tensor) -> Tensor:
     Returns:
         uint8, flat: 34 bytes per block.
     """
-    x = tensor.float().reshape(-1, 32)
-    d = x.abs().amax(1, keepdim=True) / 127
-    q = x * torch.where(d == 0, 0.0, 1 / d)
-    q = torch.sign(q) * _round_half_up(q.abs())
-    out = torch.empty(len(x), 34, dtype=torch.uint8)
-    out[:, :2] = d.half().view(torch.uint8)
-    out[:, 2:] = q.to(torch.int8).view(torch.uint8)
+    rows = tensor.reshape(-1, 32)
+    out = torch.empty(len(rows), 34, dtype=torch.uint8)
+    for start in range(0, len(rows), _QUANTIZED_ROWS):
+        x = rows[start : start + _QUANTIZED_ROWS].float()
+        part = out[start : start + _QUANTIZED_ROWS]
+        d = x.abs().amax(1, keepdim=True) / 127
+        q = x * torch.where(d == 0, 0.0, 1 / d)
+        q = torch.sign(q) * _round_half_up(q.abs())
+        part[:, :2] = d.half().view(torch.uint8)
+        part[:, 2:] = q.to(torch.int8).view(torch.uint8)
     return out.view(-1)
 
 

@@ -120,6 +120,7 @@ def _write_tensor(file: BinaryIO, plan: _Plan) -> list[TensorDigest]:
         # Blocks lie within rows, so quantizing and permuting rows commute: one quantizing serves
         # both the file and the digest of what a reader gets.
         blocks = quantize_q8_0(values)
+        del values
         values = dequantize(blocks, "Q8_0").view(plan.source.shape)
         written = blocks.view(plan.source.shape[0], -1)
     else:
@@ -128,8 +129,9 @@ def _write_tensor(file: BinaryIO, plan: _Plan) -> list[TensorDigest]:
         written = to_pairs(written, plan.heads)
     file.write(raw_bytes(written))
     file.write(bytes(-plan.nbytes % DEFAULT_ALIGNMENT))
+    digests = [] if name == ROPE_FREQS else [digest_tensor(name, values)]
     plan.source.release()
-    return [] if name == ROPE_FREQS else [digest_tensor(name, values)]
+    return digests
 
 
 def _header(rows: Mapping[str, Any], plans: list[_Plan], where: Path) -> bytes:

@@ -22,6 +22,7 @@ from puna.config import load_recipe
 from puna.errors import InputError, require
 
 Source = Literal["path", "alias", "package", "hub"]
+_HUB_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,15 @@ def locate(name: str) -> Located:
     Raises:
         InputError: There is none; the message says where it was looked for and what to do.
     """
-    path = Path(name).expanduser()
-    if path.exists():
+    path = _existing(name)
+    if path is not None:
         return Located(name, path, "path")
     aliases = user_config().models
     if name in aliases:
         return _follow(name, aliases)
     if name in PACKAGED:
         return _packaged(name)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name) and not name.startswith("."):
+    if _HUB_NAME.fullmatch(name):
         return Located(name, _from_hub(name), "hub")
     known = [*aliases, *PACKAGED]
     near = difflib.get_close_matches(name, known, n=1)
@@ -113,9 +114,9 @@ def available() -> list[Located]:
     found = []
     for name, target in user_config().models.items():
         try:
-            found.append(_follow(name, {name: target}))
+            found.append(_follow(name, {name: target}, cached_only=True))
         except InputError:
-            found.append(Located(name, Path(target).expanduser(), "alias"))
+            found.append(Located(name, Path(target), "alias"))
     found += [_packaged(name) for name in PACKAGED if _package_file(name)]
     return found + _hub_cache()
 
@@ -139,16 +140,25 @@ def install(name: str) -> Located:
     return _packaged(name)
 
 
-def _follow(name: str, aliases: Mapping[str, str]) -> Located:
+def _existing(name: str) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError) as error:  # too long, not permitted; no such user
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot be looked at: {reason}", where=name) from error
+
+
+def _follow(name: str, aliases: Mapping[str, str], *, cached_only: bool = False) -> Located:
     target = aliases[name]
     where = f"alias {name!r} in {config_path()}"
-    path = Path(target).expanduser()
-    if path.exists():
+    path = _existing(target)
+    if path is not None:
         return Located(name, path, "alias")
     if target in PACKAGED:
         return Located(name, _packaged(target).path, "alias")
-    if target.count("/") == 1 and not target.startswith((".", "~", "/")):
-        return Located(name, _from_hub(target), "alias")
+    if _HUB_NAME.fullmatch(target):
+        return Located(name, _from_hub(target, cached_only=cached_only), "alias")
     raise InputError(f"{target} does not exist", where=where, fix="mend the alias")
 
 
@@ -170,7 +180,7 @@ def _packaged(name: str) -> Located:
     return Located(name, path, "package")
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, *, cached_only: bool = False) -> Path:
     hub = require("huggingface_hub", extra="hub", purpose=f"the hub model {name!r}")
     repository, _, revision = name.partition("@")
     wanted = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
@@ -180,6 +190,7 @@ def _from_hub(name: str) -> Path:
             revision=revision or None,
             allow_patterns=wanted,
             ignore_patterns=["original/*", "onnx/*"],
+            local_files_only=cached_only,
         )
     except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]

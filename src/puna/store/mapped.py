@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 import mmap
+import sys
 from pathlib import Path
 
 import torch
 
 from puna.errors import InputError
+
+# Copy-on-write, and without a reserve of memory for pages that nobody writes to: Linux would
+# otherwise refuse to map a file that is larger than the memory. (Python names the flag from 3.12
+# on only; its value is the same on every Linux that torch runs on.)
+_FLAGS = mmap.MAP_PRIVATE | (0x4000 if sys.platform == "linux" else 0)
 
 
 class MappedFile:
@@ -32,7 +38,9 @@ class MappedFile:
                 self.nbytes = file.seek(0, 2)
                 if not self.nbytes:
                     raise InputError("is empty", where=path, fix="fetch the file again")
-                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                self.data = mmap.mmap(
+                    file.fileno(), 0, flags=_FLAGS, prot=mmap.PROT_READ | mmap.PROT_WRITE
+                )
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", where=path) from error
 

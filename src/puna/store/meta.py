@@ -102,7 +102,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _merged_shapes(files: list[PickledFile]) -> dict[str, tuple[tuple[int, ...], int | None]]:
-    first = files[0].tensors()
+    first = {name: t for name, t in files[0].tensors().items() if name not in _DERIVED}
     for file in files[1:]:
         _check_alike(first, file)
     width = max(
@@ -110,8 +110,6 @@ def _merged_shapes(files: list[PickledFile]) -> dict[str, tuple[tuple[int, ...],
     )
     shapes: dict[str, tuple[tuple[int, ...], int | None]] = {}
     for name, tensor in first.items():
-        if name in _DERIVED:
-            continue
         shape, axis = list(tensor.shape), AXES.get(name.split(".")[-2] if "." in name else name)
         if name == EMBEDDING:
             axis = 0 if shape[-1] == width else 1
@@ -124,7 +122,7 @@ def _merged_shapes(files: list[PickledFile]) -> dict[str, tuple[tuple[int, ...],
 
 
 def _check_alike(first: Mapping[str, torch.Tensor], file: PickledFile) -> None:
-    tensors = file.tensors()
+    tensors = {name: t for name, t in file.tensors().items() if name not in _DERIVED}
     if odd := sorted(set(first) ^ set(tensors)):
         raise InputError(
             f"tensor {odd[0]!r} is in one shard and not in another",

@@ -18,21 +18,12 @@ SIDE_FILE: Final = "puna.json"
 
 _KNOWN = frozenset(
     [
-        "dim",
-        "n_layers",
-        "n_heads",
-        "n_kv_heads",
-        "vocab_size",
-        "multiple_of",
-        "ffn_dim_multiplier",
-        "norm_eps",
-        "rope_theta",
-        "use_scaled_rope",
-        "rope_scaling_factor",
-        "max_seq_len",
-        "max_batch_size",
+        *("dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "norm_eps"),
+        *("multiple_of", "ffn_dim_multiplier", "max_seq_len", "max_batch_size"),
+        *("rope_theta", "use_scaled_rope", "rope_scaling_factor"),
     ]
 )
+_EMBEDDING, _GATE = "tok_embeddings.weight", "layers.0.feed_forward.w1.weight"
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 _ORIGINAL = "original_max_position_embeddings"
 
@@ -153,13 +144,13 @@ def _sizes(
     )
     if embedding is None or gate is None or len(embedding) != 2 or len(gate) != 2:
         raise InputError(
-            "expected matrices tok_embeddings.weight and layers.0.feed_forward.w1.weight",
+            f"expected matrices {_EMBEDDING} and {_GATE}",
             where=file.parent,
             fix="the checkpoint is incomplete",
         )
     vocab = params.get("vocab_size", -1)
     if vocab not in (-1, embedding[0]):
-        raise _contradiction("vocab_size", vocab, "tok_embeddings.weight", embedding, file)
+        raise _contradiction("vocab_size", vocab, _EMBEDDING, embedding, file)
     multiple = params.get("multiple_of")
     if multiple is not None:
         multiplier = params.get("ffn_dim_multiplier")
@@ -168,7 +159,7 @@ def _sizes(
             raise InputError(f"ffn_dim_multiplier: {multiplier!r} is not usable", where=file)
         if (size := feed_forward_size(dim, multiple, multiplier)) != gate[0]:
             what = "multiple_of and ffn_dim_multiplier give a width that"
-            raise _contradiction(what, size, "layers.0.feed_forward.w1.weight", gate, file)
+            raise _contradiction(what, size, _GATE, gate, file)
     return {
         "model_type": "llama",
         "hidden_size": dim,
@@ -219,7 +210,11 @@ def _context(params: Mapping[str, Any]) -> int:
 
 
 def _check_scaling(scaling: Mapping[str, Any], where: Path) -> None:
-    known = {"rope_type": ("llama3",), "factor": (8, 32), _ORIGINAL: (8192,)}
+    known: dict[str, tuple[Any, ...]] = {
+        "rope_type": ("llama3",),
+        "factor": (8, 32),
+        _ORIGINAL: (8192,),
+    }
     known |= {key: (value,) for key, value in _LLAMA3.items()}
     for key, allowed in known.items():
         if scaling.get(key) not in allowed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -63,13 +63,40 @@ def write_meta(
             if rank == 0:
                 digests.append(digest_tensor(tensor.name, values))
             state |= _parts(tensor.name, values, rank, shards, config)
-        # A file object, so that a full disk is an OSError and not torch's RuntimeError.
-        with (folder / f"consolidated.{rank:02d}.pth").open("wb") as file:
-            torch.save(state, file)
+        _save(state, folder / f"consolidated.{rank:02d}.pth")
         state.clear()
         for tensor in listed:
             tensor.release()
     return digests
+
+
+class _Sink:
+    """A file that remembers why a write failed: torch.save says only that one did."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _save(state: dict[str, torch.Tensor], path: Path) -> None:
+    with path.open("wb") as file:
+        sink = _Sink(file)
+        try:
+            torch.save(state, cast(BinaryIO, sink))
+        except RuntimeError:
+            if sink.error is not None:
+                raise sink.error from None
+            raise
 
 
 def _parts(

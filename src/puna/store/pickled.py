@@ -6,23 +6,28 @@ import pickle
 import zipfile
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import torch
 
 from puna.errors import InputError
 from puna.store.checkpoint import LazyTensor
 
+_RESIDENT_BYTES: Final = 64 << 20  # opening costs milliseconds, so not after every tensor
+
 
 class PickledFile:
     """A dictionary of tensors written by torch.save, mapped rather than read.
 
-    torch maps the whole file at once; `release` drops the mapping, and the next `load` opens it
-    anew, so a flow that streams a checkpoint does not gather its pages.
+    torch maps the whole file at once; once enough of it has been read, `release` drops the
+    mapping, and the next `load` opens it anew. So a flow that streams a checkpoint does not
+    gather its pages.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self._tensors: dict[str, torch.Tensor] | None = None
+        self._touched_bytes = 0
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The mapped tensors by name.
@@ -36,11 +41,14 @@ class PickledFile:
 
     def load(self, name: str) -> torch.Tensor:
         """One tensor, in its own dtype; it maps the file and must not be written to."""
-        return self.tensors()[name].detach().contiguous()
+        tensor = self.tensors()[name].detach().contiguous()
+        self._touched_bytes += tensor.nbytes
+        return tensor
 
     def release(self) -> None:
-        """Forget the mapping; it ends when the last tensor that was loaded is gone."""
-        self._tensors = None
+        """Let go of the mapping if much was read; it ends with the last tensor loaded from it."""
+        if self._touched_bytes > _RESIDENT_BYTES:
+            self._tensors, self._touched_bytes = None, 0
 
 
 def read_pickled(path: Path) -> dict[str, LazyTensor]:
@@ -50,7 +58,7 @@ def read_pickled(path: Path) -> dict[str, LazyTensor]:
         InputError: The file is damaged, carries code, or holds more than tensors.
     """
     file = PickledFile(path)
-    found = {
+    return {
         name: LazyTensor(
             name=name,
             shape=tuple(tensor.shape),
@@ -62,8 +70,6 @@ def read_pickled(path: Path) -> dict[str, LazyTensor]:
         )
         for name, tensor in file.tensors().items()
     }
-    file.release()
-    return found
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:

@@ -60,8 +60,10 @@ def read_sentencepiece(data: bytes, *, where: Path | str) -> SentencePieceModel:
             normalizer.update(reader.fields_of(span))
         elif dict(reader.fields_of(span)).get(2):
             raise InputError("has a denormalizer, which is not supported", where=where)
-    if not pieces:
-        raise InputError("is not a SentencePiece model: it has no pieces", where=where)
+    if not pieces or not trainer or not normalizer:
+        parts = {"pieces": pieces, "trainer settings": trainer, "normalizer settings": normalizer}
+        missing = " and ".join(name for name, part in parts.items() if not part)
+        raise InputError(f"is not a SentencePiece model, or is cut off: no {missing}", where=where)
     tokens, scores, types = zip(*pieces, strict=True)
     vocabulary = Vocabulary(tokens, types, scores).checked(where)
     return _model(vocabulary, _Settings(trainer, where), _Settings(normalizer, where))
@@ -87,6 +89,7 @@ def _model(vocabulary: Vocabulary, trainer: _Settings, normalizer: _Settings) ->
         add_dummy_prefix=bool(normalizer.integer(3, 1)),
         remove_extra_whitespaces=bool(normalizer.integer(4, 1)),
         charsmap=normalizer.raw(2),
+        nfkc="nfkc" in normalizer.text(1, ""),
     )
     return SentencePieceModel(
         vocabulary,

@@ -1,9 +1,10 @@
 """The backend of a SentencePiece vocabulary, whether from `tokenizer.model` or from GGUF.
 
-Equal to the library `sentencepiece`, with two rare exceptions that the `tokenizers` library cannot
-express: pieces of equal score (merged vocabularies whose new pieces all score 0) merge in the
-order of their ids rather than from the left, and a precompiled character map is applied per
-grapheme, which differs where a letter carries several combining marks.
+Equal to the library `sentencepiece`, with rare exceptions that the `tokenizers` library cannot
+express. BPE: pieces of equal score (merged vocabularies whose new pieces all score 0) merge in the
+order of their ids rather than from the left. Unigram: of two segmentations that score the same but
+for rounding, the other may be taken (scores are added in float64 here, in float32 there). A
+precompiled character map is applied per grapheme.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class SpmRules:
     byte_fallback: bool  # what is no token is written as bytes, not as unknown
     add_dummy_prefix: bool  # "Hello" is read as " Hello"
     remove_extra_whitespaces: bool = False  # runs of spaces become one; none at the ends
-    charsmap: bytes = b""  # precompiled normalization (such as NFKC); empty for none
+    charsmap: bytes = b""  # precompiled normalization; empty for none
+    nfkc: bool = False  # that normalization is NFKC and perhaps more
     symbols_are_added: bool = False
     """User-defined symbols are added tokens, each starting a new text as in llama.cpp, rather
     than atoms within the text as in SentencePiece."""
@@ -108,16 +110,29 @@ def _unigram(
 def _normalizer(rules: SpmRules, where: Path | str) -> normalizers.Normalizer:
     steps: list[normalizers.Normalizer] = []
     if rules.charsmap:
-        try:
-            steps.append(normalizers.Precompiled(rules.charsmap))
-        except Exception as error:  # the library has no exception type of its own
-            raise InputError(f"the character map is not valid: {error}", where=where) from error
+        steps += _charsmap(rules, where)
     if rules.remove_extra_whitespaces:
         steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))
     if rules.add_dummy_prefix:
         steps.append(normalizers.Prepend(SPACE))
     return normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+
+
+def _charsmap(rules: SpmRules, where: Path | str) -> list[normalizers.Normalizer]:
+    """The character map, after steps that keep it from dropping the rest of a grapheme.
+
+    Where a grapheme begins with something in the map, `tokenizers` replaces the whole of it.
+    """
+    try:
+        charsmap = normalizers.Precompiled(rules.charsmap)
+        newlines = [charsmap.normalize_str(char) for char in "\r\n"]
+    except Exception as error:  # the library has no exception type of its own
+        raise InputError(f"the character map is not valid: {error}", where=where) from error
+    steps: list[normalizers.Normalizer] = [normalizers.NFC()] if rules.nfkc else []
+    if newlines[0] == newlines[1] != "\n":
+        steps.append(normalizers.Replace("\r\n", "\n\n"))
+    return [*steps, charsmap]
 
 
 def _decoder(rules: SpmRules) -> decoders.Decoder:

@@ -1,0 +1,69 @@
+"""Progress of long work: a bar with rate and time left, a log file, or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """How the work is reported."""
+
+    quiet: bool = False
+    """No progress and no timing on standard error."""
+    log_file: Path | None = None
+    """Append one line per finished stage to this file."""
+
+
+@contextmanager
+def reporting(options: ReportOptions, unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield `report(what, done, total)`; `unit` names what is counted.
+
+    The bar goes to standard error, and only to a terminal.
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    hidden = options.quiet or not console.is_terminal
+    tasks: dict[str, tuple[TaskID, float]] = {}
+    with ExitStack() as stack:
+        progress = stack.enter_context(
+            Progress(*columns, console=console, transient=True, disable=hidden)
+        )
+        log: TextIO | None = None
+        if options.log_file is not None:
+            log = stack.enter_context(options.log_file.open("a", encoding="utf-8"))
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = (progress.add_task(what, total=total, rate=""), time.perf_counter())
+            task, began = tasks[what]
+            seconds = time.perf_counter() - began
+            rate = f"{done / seconds:.1f} {unit}/s" if seconds > 0 else ""
+            progress.update(task, completed=done, rate=rate)
+            if log is not None and done == total:
+                stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
+                log.write(f"{stamp} {what}: {done} {unit} in {seconds:.2f} s\n")
+                log.flush()
+
+        yield report

@@ -1,0 +1,81 @@
+"""The world of one process, and what a launcher's environment must say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.distributed
+
+from model.reference import TINY, tiny_model, token_ids
+from puna.errors import InputError
+from puna.model import LlamaModel
+from puna.scale import World, prepare, shard
+from puna.scale.prepare import compute_dtype
+from puna.scale.world import default_device
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_one_process_has_all_methods() -> None:
+    world = World.single()
+    assert (world.rank, world.size, world.device) == (0, 1, torch.device("cpu"))
+    assert world.is_first
+    assert world.sum(torch.tensor([2.0, 3.0])).tolist() == [2.0, 3.0]
+    world.barrier()
+
+
+def test_without_a_launcher_there_is_one_process() -> None:
+    with World.launched() as world:
+        assert world == World.single(default_device())
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (["RANK"], "LOCAL_RANK, WORLD_SIZE"),
+        (["WORLD_SIZE", "RANK"], "LOCAL_RANK"),
+        (["LOCAL_RANK"], "RANK, WORLD_SIZE"),
+    ],
+)
+def test_a_launcher_that_says_half(
+    given: list[str], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks that each believe to be alone would train apart in silence."""
+    for name in given:
+        monkeypatch.setenv(name, "1")
+    message = f"the launcher did not set {missing}\n  fix: start with torchrun"
+    with pytest.raises(InputError, match=message), World.launched():
+        pytest.fail("a world was made of a part")
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_world_of_one_leaves_the_model_as_it_is() -> None:
+    model = tiny_model()
+    parameters = list(model.parameters())
+    spread = shard(model, World.single(), blocks=model.model.layers, doors=LlamaModel.DOORS)
+    assert spread is model
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert not isinstance(parameters[0], torch.distributed.tensor.DTensor)
+
+
+def test_prepare_sets_dtype_mode_and_freezes() -> None:
+    model = tiny_model(replace(TINY, tie_word_embeddings=True)).train()
+    assert prepare(model, torch.device("cpu"), torch.bfloat16) is model
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert model(token_ids(1, 3)).dtype == torch.bfloat16
+
+
+def test_a_cpu_computes_in_float32() -> None:
+    assert compute_dtype(torch.device("cpu")) == torch.float32
