@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -107,7 +108,7 @@ class Tokenizer:
         ids = [self.pieces.index(char.encode()) for char in f" {text}"]
         while True:
             best = None
-            for place, (left, right) in enumerate(zip(ids, ids[1:], strict=False)):
+            for place, (left, right) in enumerate(pairwise(ids)):
                 joined = self.pieces[left] + self.pieces[right]
                 if joined in self.pieces:
                     found = self.pieces.index(joined)

@@ -55,7 +55,7 @@ class Hub(SimpleNamespace):
     """What is used of huggingface_hub: a folder per call, or an error."""
 
     def __init__(self, answer: Path | Exception) -> None:
-        import huggingface_hub
+        import huggingface_hub.errors
 
         super().__init__(errors=huggingface_hub.errors, calls=[])
         self.answer = answer

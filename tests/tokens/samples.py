@@ -11,7 +11,6 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import gguf
 import sentencepiece
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -79,9 +78,43 @@ def open_gguf(metadata: dict[str, Any], **options: Any) -> Tokenizer:
 
 
 def gguf_metadata(path: Path) -> dict[str, Any]:
-    """The `tokenizer.*` keys of a GGUF file, read by the gguf package."""
-    fields = gguf.GGUFReader(path).fields
-    return {key: field.contents() for key, field in fields.items() if key.startswith("tokenizer.")}
+    """The `tokenizer.*` keys of a GGUF file."""
+    return dict(_read_gguf(path))
+
+
+@functools.cache
+def _read_gguf(path: Path) -> dict[str, Any]:
+    """A reader of GGUF v3 metadata; that of the gguf package takes ten seconds for LLaMA-3."""
+    data, position, found = path.read_bytes()[: 2**24], 24, {}
+    (count,) = struct.unpack_from("<Q", data, 16)
+
+    def take(code: str) -> Any:
+        nonlocal position
+        values = struct.unpack_from(f"<{code}", data, position)
+        position += struct.calcsize(f"<{code}")
+        return values[0] if len(values) == 1 else list(values)
+
+    def value(kind: int) -> Any:
+        nonlocal position
+        if kind == 8:
+            length = take("Q")
+            position += length
+            return str(data[position - length : position], "utf-8")
+        if kind == 9:
+            inner, size = take("I"), take("Q")
+            if inner == 8:
+                return [value(8) for _ in range(size)]
+            items = take(f"{size}{CODES[inner]}")
+            return items if isinstance(items, list) else [items]
+        return take(CODES[kind])
+
+    for _ in range(count):
+        key, kind = value(8), take("I")
+        found[key] = value(kind)
+    return {key: item for key, item in found.items() if key.startswith("tokenizer.")}
+
+
+CODES = dict(enumerate("BbHhIif?")) | dict(zip((10, 11, 12), "Qqd", strict=True))
 
 
 def golden(folder: Path, name: str, tmp_path: Path) -> tuple[dict[str, Any], list, list]:

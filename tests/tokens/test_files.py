@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
-from tokens.samples import CORPUS, ODD, PLACE, named, open_files, tiny_json
 
 from puna.errors import InputError
 from puna.store.checkpoint import TokenizerFiles
 from puna.tokens import open_tokenizer
+from tokens.samples import CORPUS, ODD, PLACE, named, open_files, tiny_json
 
 
 def changed(**changes: object) -> bytes:
@@ -74,6 +74,8 @@ def test_roles_from_side_files():
     )
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (400, 401, None)
     assert tokenizer.add_bos and not tokenizer.add_eos
+    empty = open_files(tokenizer_json=tiny_json(), tokenizer_config_json=config(bos_token=""))
+    assert empty.bos_id is None
     assert tokenizer.special_tokens == {"<|bos|>": 400, "<|im_end|>": 401}
 
 
@@ -83,7 +85,7 @@ def test_stop_ids_come_from_everywhere():
         ends = {"eos_token_id": value}
         tokenizer = open_tokenizer(files, where=PLACE, generation_config=ends)
         assert tokenizer.stop_ids == expected
-    with pytest.raises(InputError, match="generation_config.json: eos_token_id is 'x'"):
+    with pytest.raises(InputError, match=r"generation_config\.json: eos_token_id is 'x'"):
         open_tokenizer(files, where=PLACE, generation_config={"eos_token_id": "x"})
     with pytest.raises(InputError, match="the stop token has the id 999"):
         open_tokenizer(files, where=PLACE, generation_config={"eos_token_id": 999})
@@ -131,7 +133,8 @@ def test_llama2_tokenizer_json_in_both_styles():
         for text in ["ab é", "  ab", "羊\n", "", "<s>ab", "ab</s>ab"]:
             parsed = backend.encode(text, add_special_tokens=False).ids
             assert tokenizer.encode(text, special=True) == parsed
-            assert tokenizer.decode(tokenizer.encode(text)) == text
+            if style == "normalizer" or not text.startswith(" "):  # Metaspace adds no third space
+                assert tokenizer.decode(tokenizer.encode(text)) == text
             assert not {1, 2} & set(tokenizer.encode(text))
         assert tokenizer.unk_id == 0
         written = tokenizer.to_gguf()
@@ -150,7 +153,11 @@ def test_llama2_tokenizer_json_in_both_styles():
         ({"tokenizer_json": tiny_json()[:-50]}, "tokenizer.json: is not JSON"),
         ({"tokenizer_json": changed(decoder=None)}, "its decoder is none; expected a byte-level"),
         (
-            {"tokenizer_json": changed(decoder={"type": "WordPiece", "prefix": "#", "cleanup": True})},
+            {
+                "tokenizer_json": changed(
+                    decoder={"type": "WordPiece", "prefix": "#", "cleanup": True}
+                )
+            },
             "its decoder is WordPiece",
         ),
         ({"tokenizer_config_json": b"[]"}, "tokenizer_config.json: is not a JSON object"),
@@ -159,6 +166,10 @@ def test_llama2_tokenizer_json_in_both_styles():
             {"tokenizer_config_json": config(eos_token="</s>")},
             "tokenizer_config.json: eos_token is '</s>', which is not in the vocabulary",
         ),
+        (
+            {"special_tokens_map_json": config(pad_token={"content": "[PAD]"})},
+            "special_tokens_map.json: pad_token is '.PAD.', which is not in the vocabulary",
+        ),
         ({"tokenizer_config_json": config(eos_token=3)}, "eos_token is 3; expected a token"),
         ({"tokenizer_config_json": config(add_bos_token="yes")}, "add_bos_token is 'yes'"),
         ({"tokenizer_config_json": config(chat_template=5)}, "chat_template: expected a text, or"),
@@ -166,7 +177,9 @@ def test_llama2_tokenizer_json_in_both_styles():
     ],
 )
 def test_broken_files_are_named(files: dict[str, bytes], message: str):
-    files = files if "tokenizer_json" in files or not files else {"tokenizer_json": tiny_json()} | files
+    files = (
+        files if "tokenizer_json" in files or not files else {"tokenizer_json": tiny_json()} | files
+    )
     with pytest.raises(InputError, match=message):
         open_files(**files)
 

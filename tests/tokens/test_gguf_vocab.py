@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
+
+from puna.errors import InputError
+from puna.tokens.pretokenizers import GPT2, LLAMA3, PRE, QWEN2
 from tokens.samples import (
     CORPUS,
     ODD,
-    golden,
     gguf_metadata,
+    golden,
     open_files,
     open_gguf,
     read_llama2c,
@@ -21,9 +24,6 @@ from tokens.samples import (
     tiny_json,
     tiny_sentencepiece,
 )
-
-from puna.errors import InputError
-from puna.tokens.pretokenizers import GPT2, LLAMA3, PRE, QWEN2
 
 IDENTITY = {
     "model_type": "bpe",
@@ -174,7 +174,7 @@ def test_words_of_pre_tokenizers(name: str, words: list[str]):
 
 
 def test_named_patterns_are_those_of_the_published_files():
-    assert QWEN2 == LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+    assert LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}") == QWEN2
     split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(GPT2), "isolated")
     byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     for text in ODD:
@@ -219,7 +219,7 @@ TOKENS = [*map(chr, range(33, 40)), "ab"]
         (tiny_gguf(eot_token_id="x"), "eot_token_id: expected a whole number, found str"),
         (tiny_gguf(merges=None), "tokenizer.ggml.merges is missing"),
         (tiny_gguf(merges=["t h", "th"]), r"merges\[1\] is 'th'; expected two tokens"),
-        (tiny_gguf(merges=["t h", "zz z"]), "merges: the merges do not fit the tokens.*zz"),
+        (tiny_gguf(merges=["zz z"]), "merges: the merges do not fit the tokens.*zz"),
         (tiny_gguf(merges="t h"), "merges: expected a list of str, found str"),
         (tiny_gguf(add_bos_token=1), "add_bos_token: expected a boolean, found int"),
         (tiny_spm_gguf(scores=None), "tokenizer.ggml.scores is missing"),

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
-from tokens.samples import CORPUS, ODD, open_files, real_lines, reference_spm, tiny_sentencepiece
 
 from puna.errors import InputError
 from puna.tokens.sentencepiece import read_sentencepiece
+from tokens.samples import CORPUS, ODD, open_files, real_lines, reference_spm, tiny_sentencepiece
 
 OPTIONS = [
     {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity"},
@@ -42,7 +42,9 @@ OPTIONS = [
 EXTRA = ["<sep>abc<sep>", "abc<sep> llama lamallama", " <sep>", "the llamas", "x<mask>y<pad>"]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
+@pytest.mark.parametrize(
+    "options", OPTIONS, ids=lambda options: "-".join(map(str, options.values()))
+)
 def test_equal_to_the_library_on_a_trained_model(options):
     model = tiny_sentencepiece(**options)
     reference, tokenizer = reference_spm(model), open_files(tokenizer_model=model)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokens.samples import CORPUS, ODD, gguf_metadata, open_files, open_gguf
-from tokens.samples import tiny_json, tiny_ranks, tiny_sentencepiece
 
 from puna.errors import InputError
 from puna.tokens import Tokenizer
+from tokens.samples import (
+    CORPUS,
+    ODD,
+    gguf_metadata,
+    open_files,
+    open_gguf,
+    tiny_json,
+    tiny_ranks,
+    tiny_sentencepiece,
+)
 
 KINDS = {
     "json": lambda: open_files(tokenizer_json=tiny_json()),
@@ -33,9 +42,14 @@ KINDS = {
 }
 
 
+@functools.cache
+def opened(kind: str) -> Tokenizer:
+    return KINDS[kind]()
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    return KINDS[request.param]()
+    return opened(request.param)
 
 
 def streamed(tokenizer: Tokenizer, ids: list[int], **options: object) -> list[str]:
@@ -64,7 +78,7 @@ def test_any_ids_stream_as_they_decode(tokenizer: Tokenizer, data: st.DataObject
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=30))
 def test_any_text_survives(text: str):
     for kind in ("json", "ranks", "llama"):
-        tokenizer = _CACHED.setdefault(kind, KINDS[kind]())
+        tokenizer = opened(kind)
         if kind == "llama" and "▁" in text:
             continue  # SentencePiece itself reads it as a space
         ids = tokenizer.encode(text)
@@ -72,9 +86,6 @@ def test_any_text_survives(text: str):
         parts = streamed(tokenizer, ids)
         assert "".join(parts) == text
         assert all(part in text for part in parts)
-
-
-_CACHED: dict[str, Tokenizer] = {}
 
 
 def test_a_character_comes_when_it_is_complete():
@@ -87,7 +98,7 @@ def test_a_character_comes_when_it_is_complete():
 
 
 def test_a_sentencepiece_shows_one_mark_per_wrong_byte():
-    tokenizer = KINDS["llama"]()
+    tokenizer = opened("llama")
     ids = tokenizer.encode("x🦙y", bos=False)
     torn = [*ids[:-2], ids[-1]]
     assert tokenizer.decode(torn) == "x\ufffd\ufffd\ufffdy"
@@ -95,7 +106,7 @@ def test_a_sentencepiece_shows_one_mark_per_wrong_byte():
 
 
 def test_the_space_at_the_beginning():
-    tokenizer = KINDS["llama"]()
+    tokenizer = opened("llama")
     once, upon = tokenizer.encode("Once", bos=False), tokenizer.encode("upon", bos=False)
     assert tokenizer.decode(once + upon) == "Once upon"
     assert "".join(streamed(tokenizer, upon)) == "upon"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import gzip
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokens.samples import CORPUS, ODD, open_files, real_lines, tiny_ranks
 
 from puna.errors import InputError
+from puna.tokens import Tokenizer
 from puna.tokens.tiktoken import read_tiktoken, special_names
+from tokens.samples import CORPUS, ODD, open_files, real_lines, tiny_ranks
 
 # meta-llama/llama-models, models/llama3/tokenizer.py
 PATTERN = (
@@ -22,6 +24,7 @@ PATTERN = (
 )
 
 
+@functools.cache
 def reference(data: bytes) -> tiktoken.Encoding:
     rows = (line.split() for line in data.splitlines())
     ranks = {base64.b64decode(token): int(rank) for token, rank in rows}
@@ -29,6 +32,11 @@ def reference(data: bytes) -> tiktoken.Encoding:
     return tiktoken.Encoding(
         "llama3", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=specials
     )
+
+
+@functools.cache
+def tiny() -> Tokenizer:
+    return open_files(tokenizer_model=tiny_ranks())
 
 
 def test_equal_to_the_library_on_a_trained_vocabulary():
@@ -44,14 +52,14 @@ def test_equal_to_the_library_on_a_trained_vocabulary():
 @settings(deadline=None, max_examples=200)
 @given(st.text(max_size=40) | st.text(alphabet=" \n'sabLAM羊1234", max_size=60))
 def test_equal_to_the_library_on_any_text(text):
-    ids = open_files(tokenizer_model=tiny_ranks()).encode(text, bos=False)
+    ids = tiny().encode(text, bos=False)
     assert ids == reference(tiny_ranks()).encode_ordinary(text)
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.integers(0, 380), max_size=20))
 def test_decoding_any_ids_equals_the_library(ids):
-    assert open_files(tokenizer_model=tiny_ranks()).decode(ids) == reference(tiny_ranks()).decode(ids)
+    assert tiny().decode(ids) == reference(tiny_ranks()).decode(ids)
 
 
 def test_special_tokens():

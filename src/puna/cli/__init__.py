@@ -22,6 +22,7 @@ app = App(
     "Every command takes --help; --debug shows the traceback of a crash.",
     version=__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # it is `run` that says so
 )
 app.command("puna.cli.generate:generate", name="generate", help="Continue prompts, or answer them.")
 app.command("puna.cli.chat:chat", name="chat", help="Talk to a model in the terminal.")
@@ -59,7 +60,8 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\npuna: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+    except (BrokenPipeError, SystemExit):  # the latter is rich's word for the former
+        # The reader of our output went away, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered
         return 0
     except Exception as error:

@@ -102,22 +102,21 @@ def _converse(conversation: Conversation, state: State, sampling: Sampling, quie
                 _turn(conversation, state, line, sampling)
         except InputError as error:
             print(f"puna: {error}", file=sys.stderr)
+        except KeyboardInterrupt:  # came as the answer ended
+            print()
 
 
 def _turn(conversation: Conversation, state: State, line: str, sampling: Sampling) -> None:
-    state.messages.append({"role": "user", "content": line})
+    question = {"role": "user", "content": line}
     answer = ""
     try:
-        for text in conversation.answer(state.all(), sampling):
+        for text in conversation.answer([*state.all(), question], sampling):
             answer += text
             print(text, end="", flush=True)
     except KeyboardInterrupt:
         print(" (stopped)", end="")
-    except InputError:
-        state.messages.pop()
-        raise
+    state.messages += [question, {"role": "assistant", "content": answer}]
     print("\n")
-    state.messages.append({"role": "assistant", "content": answer})
 
 
 def _command(line: str, state: State) -> str:

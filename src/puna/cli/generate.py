@@ -46,7 +46,7 @@ class Request:
 
 def generate(
     *prompts: str,
-    file: Path | None = None,
+    file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     chat: bool = False,
     system: str | None = None,
     batch: int = 8,
@@ -136,6 +136,8 @@ def _parse_line(line: str, where: str) -> str | list[dict[str, Any]]:
         raise InputError(
             f"is not JSON: {error.msg} at column {error.colno}", where=where
         ) from error
+    except RecursionError as error:
+        raise InputError("is not usable JSON: nested too deeply", where=where) from error
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):

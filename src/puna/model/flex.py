@@ -51,7 +51,9 @@ class FlexPlan:
                 ordered = ordered | True
             return same & ordered & ((here - there).abs() < reach)
 
-        mask = create_block_mask(seen, batch, None, tokens, tokens, device=str(device))
+        mask = create_block_mask(
+            seen, batch, None, tokens, tokens, device=str(device), _compile=device.type == "cuda"
+        )
         spanned = (number >= 0)[:, None, :, None]
         return cls(positions, mask, spanned, compiled=device.type == "cuda")
 

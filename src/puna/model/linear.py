@@ -15,6 +15,11 @@ from torch import Tensor, nn
 class Linear(nn.Linear):
     """`torch.nn.Linear` with the same parameters and results, faster without gradients on CPU."""
 
+    def reset_parameters(self) -> None:
+        """Draw fresh weights; nothing to do on the meta device (see `Embedding`)."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
     def forward(self, input: Tensor) -> Tensor:
         """Map [..., in_features] to [..., out_features]."""
         if (
@@ -29,3 +34,16 @@ class Linear(nn.Linear):
             )
             return out
         return F.linear(input, self.weight, self.bias)
+
+
+class Embedding(nn.Embedding):
+    """`torch.nn.Embedding` whose construction on the meta device is free.
+
+    Drawing random numbers that nobody will see makes torch import its compiler's symbolic algebra:
+    half a second and 75 MB that loading a checkpoint does not need.
+    """
+
+    def reset_parameters(self) -> None:
+        """Draw fresh weights; nothing to do on the meta device."""
+        if not self.weight.is_meta:
+            super().reset_parameters()

@@ -17,7 +17,7 @@ from puna.errors import InputError
 from puna.model.attention import AttentionSpec
 from puna.model.cache import KVCache
 from puna.model.config import LlamaConfig
-from puna.model.linear import Linear
+from puna.model.linear import Embedding, Linear
 from puna.model.lowering import Plan, lower
 from puna.model.rope import Rotation, rope_frequencies, rotate, rotation
 
@@ -35,9 +35,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [..., M]."""
-        wide = x.float()
-        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * (wide * scale).to(x.dtype)
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -119,7 +117,7 @@ class Trunk(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 

@@ -68,6 +68,7 @@ def to_gguf(tokenizer: Tokenizer, source: Source, roles: Roles) -> dict[str, Any
             "expected a BPE vocabulary",
             where=source.where,
         )
+    _check_normalizer(backend, source)
     model = json.loads(backend.model.__getstate__())
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     vocabulary = source.vocabulary or _vocabulary(tokenizer, backend, merges)
@@ -75,6 +76,8 @@ def to_gguf(tokenizer: Tokenizer, source: Source, roles: Roles) -> dict[str, Any
     if tokenizer.scheme == "sentencepiece":
         keys |= {"model": "llama", "pre": "default", "scores": _scores(vocabulary)}
         keys["add_space_prefix"] = _adds_space(backend)
+        if _collapses_spaces(backend):
+            keys["remove_extra_whitespaces"] = True
     else:
         pre = source.pre or name_of(backend.pre_tokenizer, ignore_merges=model["ignore_merges"])
         if pre is None:
@@ -142,6 +145,31 @@ def _adds_space(backend: Backend) -> bool:
     """Whether "a" is read as " a", by trying it out."""
     first = backend.encode("a", add_special_tokens=False).tokens[:1]
     return bool(first) and first[0].startswith(SPACE)
+
+
+def _collapses_spaces(backend: Backend) -> bool:
+    """Whether a run of spaces is read as one, by trying it out."""
+    return backend.normalizer is not None and (
+        2 * SPACE not in backend.normalizer.normalize_str("a  a").replace(" ", SPACE)
+    )
+
+
+def _check_normalizer(backend: Backend, source: Source) -> None:
+    """Refuse a normalization of characters; GGUF has a place for that of spaces only.
+
+    Raises:
+        InputError: There is such a normalization; it is named.
+    """
+    if backend.normalizer is None:
+        return
+    state = json.loads(backend.normalizer.__getstate__())
+    steps = state["normalizers"] if state["type"] == "Sequence" else [state]
+    others = [step["type"] for step in steps if step["type"] not in ("Prepend", "Replace")]
+    if others:
+        raise InputError(
+            f"normalizes text by {' and '.join(others)}, which GGUF cannot carry for a LLaMA",
+            where=source.where,
+        )
 
 
 def _end_of_turn(tokenizer: Tokenizer) -> int | None:

@@ -32,26 +32,39 @@ def strings_in(value: Any) -> Iterator[str]:
             yield from strings_in(item)
 
 
-def free_mark(texts: Iterable[str]) -> str:
-    """A character that occurs in none of the texts."""
+def free_marks(texts: Iterable[str]) -> tuple[str, str]:
+    """Two characters that occur in none of the texts: one to open, one to close."""
     used = set().union(*texts)
-    return next(chr(code) for code in _MARKS if chr(code) not in used)
+    free = (chr(code) for code in _MARKS if chr(code) not in used)
+    return next(free), next(free)
 
 
-def marked(value: Any, pattern: re.Pattern[str], mark: str) -> Any:
-    """The messages with `mark` on both sides of every special token that they spell out."""
+def marked(value: Any, pattern: re.Pattern[str], marks: tuple[str, str]) -> Any:
+    """The messages with marks around every special token that they spell out."""
     if isinstance(value, str):
-        return pattern.sub(lambda match: f"{mark}{match[0]}{mark}", value)
+        return pattern.sub(lambda match: match[0].join(marks), value)
     if isinstance(value, Mapping):
-        return {key: marked(item, pattern, mark) for key, item in value.items()}
+        return {key: marked(item, pattern, marks) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [marked(item, pattern, mark) for item in value]
+        return [marked(item, pattern, marks) for item in value]
     return value
 
 
-def segments(rendered: str, pattern: re.Pattern[str], mark: str) -> Iterator[tuple[str, bool]]:
-    """A rendered conversation in parts: text, and whether it is a special token."""
-    own = re.compile(f"(?<!{mark})({pattern.pattern})(?!{mark})")
-    for index, part in enumerate(own.split(rendered)):
-        if part:
-            yield part.replace(mark, ""), index % 2 == 1
+def segments(
+    rendered: str, pattern: re.Pattern[str], marks: tuple[str, str]
+) -> Iterator[tuple[str, bool]]:
+    """A rendered conversation in parts: text, and whether it is a special token.
+
+    A token with but one mark left (a template may cut texts) is still not the template's own.
+    """
+    start, end = marks
+    special = f"(?:{pattern.pattern})"
+    own = re.compile(f"{start}{special}{end}|(?<!{start})({special})(?!{end})")
+    position = 0
+    for match in own.finditer(rendered):
+        if match[1] is None:
+            continue
+        yield rendered[position : match.start()].replace(start, "").replace(end, ""), False
+        yield match[1], True
+        position = match.end()
+    yield rendered[position:].replace(start, "").replace(end, ""), False

@@ -27,8 +27,12 @@ def read_sidecar(files: Mapping[str, bytes], source: Source, *, where: Path) -> 
             vocabulary.
     """
     config = _read_object(files, CONFIG, where)
-    tokens = {**_read_object(files, SPECIAL_TOKENS, where), **config}
-    ids = {role: _token_id(tokens, role, source, where) for role in ("bos", "eos", "pad", "unk")}
+    special = _read_object(files, SPECIAL_TOKENS, where)
+    ids = {}
+    for role in ("bos", "eos", "pad", "unk"):
+        key = f"{role}_token"
+        name, tokens = (CONFIG, config) if key in config else (SPECIAL_TOKENS, special)
+        ids[role] = _token_id(tokens.get(key), key, source, where / name)
     return Roles(
         bos_id=ids["bos"],
         eos_id=ids["eos"],
@@ -66,20 +70,18 @@ def _read_object(files: Mapping[str, bytes], name: str, where: Path) -> dict[str
     return value
 
 
-def _token_id(tokens: Mapping[str, Any], role: str, source: Source, where: Path) -> int | None:
+def _token_id(value: Any, key: str, source: Source, where: Path) -> int | None:
     """The id of a token that is given as text, or as an object with its text in `content`."""
-    key = f"{role}_token"
-    value = tokens.get(key)
     text = value.get("content") if isinstance(value, dict) else value
-    if text is None:
+    if text is None or text == "":  # early conversions of LLaMA have empty ones
         return None
     if not isinstance(text, str):
-        raise InputError(f"{key} is {text!r}; expected a token", where=where / CONFIG)
+        raise InputError(f"{key} is {text!r}; expected a token", where=where)
     index = source.backend.token_to_id(text)
     if index is None:
         raise InputError(
             f"{key} is {text!r}, which is not in the vocabulary",
-            where=where / CONFIG,
+            where=where,
             fix=f"name a token of {source.where}, or remove the key",
         )
     return int(index)

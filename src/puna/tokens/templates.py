@@ -1,8 +1,9 @@
 """Chat templates: jinja2 in a sandbox, in the same environment as transformers gives them.
 
-A template comes with a checkpoint, from anyone. It cannot reach Python (the sandbox), it cannot
-loop or grow without end (every loop step, every repetition and the output are counted), and what
-goes wrong in it is an `InputError` with the line.
+A template comes with a checkpoint, from anyone. It cannot reach Python (the sandbox), its loops,
+sums, products and output are counted against bounds, and what goes wrong in it is an `InputError`
+with the line. The bounds catch the ways in which templates run away; they do not reach into the
+arguments of every filter, so they are no substitute for a memory limit on a public server.
 
 Source: transformers, utils/chat_template_utils.py.
 """

