@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,8 @@ def llama(tiny_folder: Path) -> package.Llama:
 
 
 def text(llama: package.Llama, prompt: str, **options: object) -> str:
-    return llama.generate(prompt, Sampling(**{"max_tokens": 8, **options})).text  # type: ignore[arg-type]
+    changes: dict[str, Any] = {"max_tokens": 8, **options}
+    return llama.generate(prompt, Sampling(**changes)).text
 
 
 def rows(out: str) -> list[dict[str, object]]:

@@ -55,7 +55,8 @@ TOLERANCES: dict[tuple[torch.dtype, str], Tolerance] = {
         6, "every block rounds to 8 bits several times; the order of two roundings may differ"
     ),
     (torch.bfloat16, "gradient"): Tolerance(
-        16, "as the logits, over twice the depth and summed over the tokens in 8 bits"
+        24,
+        "over twice the depth, summed in 8 bits; our norm rounds once where the peer's rounds twice",
     ),
     (torch.bfloat16, "against float32"): Tolerance(
         12, "rounding itself: what bfloat16 loses against the same model in float32"

@@ -21,6 +21,8 @@ from puna.cli.options import ModelOptions
 from puna.errors import InputError
 from puna.generate import Generation, Sampling, check_prompts, complete, stream
 
+GREEDY = Sampling()
+
 
 @dataclass(frozen=True)
 class Output:
@@ -51,7 +53,7 @@ def generate(
     system: str | None = None,
     batch: int = 8,
     model: Annotated[ModelOptions, Parameter(name="*")] = ModelOptions(),  # noqa: B008
-    sampling: Annotated[Sampling, Parameter(name="*", negative_iterable=())] = Sampling(),  # noqa: B008
+    sampling: Annotated[Sampling, Parameter(name="*", negative_iterable=())] = GREEDY,
     output: Annotated[Output, Parameter(name="*")] = Output(),
 ) -> None:
     """Continue prompts, or answer them with --chat.

@@ -66,7 +66,12 @@ def checkpoint_tokenizer(checkpoint: Checkpoint, config: LlamaConfig) -> Tokeniz
     Raises:
         InputError: It has none, or one that contradicts the model.
     """
-    return open_tokenizer(checkpoint.tokenizer, where=checkpoint.path, vocab_size=config.vocab_size)
+    return open_tokenizer(
+        checkpoint.tokenizer,
+        where=checkpoint.path,
+        vocab_size=config.vocab_size,
+        generation_config=checkpoint.generation_config,
+    )
 
 
 def finite_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:

@@ -9,7 +9,7 @@ Shapes: B batch, T tokens, V vocab_size.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -79,10 +79,9 @@ def decode(
             steps = _steps(rows, chosen, logits, sampling)
         for index, step in enumerate(steps):
             made[step.row] += 1
-            finish: FinishReason | None = "stop" if step.id in stops else None
-            if finish is None and made[step.row] >= limits[step.row]:
-                finish = "length"
-            steps[index] = Step(step.row, step.id, step.logprob, step.top, finish)
+            if step.id in stops or made[step.row] >= limits[step.row]:
+                finish: FinishReason = "stop" if step.id in stops else "length"
+                steps[index] = replace(step, finish=finish)
         ended = {step.row for step in steps if step.finish}
         ended |= (yield steps) or set()
         kept = [index for index, row in enumerate(rows) if row not in ended]
