@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from puna.generate import Sampling, Step, decode, engine
 from puna.model import ContiguousCache, LlamaModel
 
 PROMPTS = [[5, 9, 11], [7], [3, 1, 4, 1, 5, 9, 2, 6, 5], [8, 8, 2], list(range(20, 60))]
+Running = Generator[list[Step], set[int], None]
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +40,9 @@ def finished(batches: Iterator[list[Step]], rows: int) -> list[list[Step]]:
 
 
 def decoded(
-    model: LlamaModel, prompts: Sequence[Sequence[int]], sampling: Sampling, **more: object
+    model: LlamaModel, prompts: Sequence[Sequence[int]], sampling: Sampling, **more: Any
 ) -> list[list[int]]:
-    steps = finished(decode(model, prompts, sampling, **more), len(prompts))  # type: ignore[arg-type]
+    steps = finished(decode(model, prompts, sampling, **more), len(prompts))
     return [[step.id for step in row] for row in steps]
 
 
@@ -88,12 +91,17 @@ def test_a_batch_gives_what_its_prompts_give_alone(model: LlamaModel, sampling: 
     ]
 
 
-def test_a_batch_whose_sequences_end_at_different_times(model: LlamaModel) -> None:
-    whole = decoded(model, PROMPTS, Sampling(max_tokens=30))
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("penalty", [1.0, 1.2])
+def test_a_batch_whose_sequences_end_at_different_times(
+    model: LlamaModel, temperature: float, penalty: float
+) -> None:
+    sampling = Sampling(max_tokens=30, temperature=temperature, repetition_penalty=penalty)
+    whole = decoded(model, PROMPTS, sampling)
     stop = whole[0][4]
     expected = [row[: row.index(stop) + 1] if stop in row else row for row in whole]
     assert len({len(row) for row in expected}) > 1
-    assert decoded(model, PROMPTS, Sampling(max_tokens=30, stop_tokens=(stop,))) == expected
+    assert decoded(model, PROMPTS, replace(sampling, stop_tokens=(stop,))) == expected
 
 
 def test_max_tokens_end_a_sequence(model: LlamaModel) -> None:
@@ -189,8 +197,8 @@ def test_a_long_prompt_is_read_in_pieces(
 
 def test_rows_end_when_they_are_sent(model: LlamaModel) -> None:
     whole = decoded(model, PROMPTS, Sampling(max_tokens=6))
-    batches = decode(model, PROMPTS, Sampling(max_tokens=6))
-    seen = [next(batches), batches.send({0, 3}), batches.send(set()), batches.send({1, 2})]  # type: ignore[attr-defined]
+    batches = cast(Running, decode(model, PROMPTS, Sampling(max_tokens=6)))
+    seen = [next(batches), batches.send({0, 3}), batches.send(set()), batches.send({1, 2})]
     assert [[step.row for step in batch] for batch in seen] == [
         [0, 1, 2, 3, 4],
         [1, 2, 4],
@@ -199,7 +207,7 @@ def test_rows_end_when_they_are_sent(model: LlamaModel) -> None:
     ]
     assert [step.id for batch in seen for step in batch if step.row == 4] == whole[4][:4]
     with pytest.raises(StopIteration):
-        batches.send({4})  # type: ignore[attr-defined]
+        batches.send({4})
 
 
 def test_what_a_cache_holds_is_not_computed_again(

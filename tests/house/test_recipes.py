@@ -17,7 +17,7 @@ FOLDER = REPOSITORY / "recipes"
 
 # The first key of a recipe -> the dataclass that the whole file is read into. A verb that takes
 # recipes adds its line here.
-CLASSES: dict[str, str] = {}
+CLASSES: dict[str, str] = {"models": "puna.store.locate:UserConfig"}
 
 
 def recipe_class(path: Path, classes: dict[str, str]) -> type:

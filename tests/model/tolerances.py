@@ -56,7 +56,7 @@ TOLERANCES: dict[tuple[torch.dtype, str], Tolerance] = {
     ),
     (torch.bfloat16, "gradient"): Tolerance(
         24,
-        "over twice the depth, summed in 8 bits; our norm rounds once where the peer's rounds twice",
+        "twice the depth, summed in 8 bits; our norm rounds once where the peer's does twice",
     ),
     (torch.bfloat16, "against float32"): Tolerance(
         12, "rounding itself: what bfloat16 loses against the same model in float32"
