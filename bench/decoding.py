@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import torch
 
 from bench.measure import Row, compare, take_turns
 from bench.work import Work, prompt_ids
+from puna.model import LlamaModel
 
 NEW_TOKENS = 128
 
@@ -57,11 +59,11 @@ def rows(work: Work, turns: int) -> Iterator[Row]:
             note=f"same tokens in {equal} of {batch} sequences",
         )
         if batch == 1:
-            yield _bandwidth(llama.model, statistics.median(times[0]))
+            yield _bandwidth(llama.model)
     yield _prefill(llama.model, peer, turns)
 
 
-def _prefill(model: torch.nn.Module, peer: torch.nn.Module, turns: int) -> Row:
+def _prefill(model: LlamaModel, peer: torch.nn.Module, turns: int) -> Row:
     from puna.generate.engine import prefill
     from puna.model import ContiguousCache
 
@@ -80,9 +82,8 @@ def _prefill(model: torch.nn.Module, peer: torch.nn.Module, turns: int) -> Row:
     return compare("prefill, 1024 tokens", times, work=1024, unit="tokens/s", target=1.0)
 
 
-def _bandwidth(model: torch.nn.Module, seconds: float) -> Row:
+def _bandwidth(model: LlamaModel) -> Row:
     """Bytes of weights that decoding reads per second, against what this machine can read."""
-    weights = sum(p.nbytes for p in model.parameters())
     big = torch.ones(100_000_000)
     readings = []
     for _ in range(7):
@@ -90,36 +91,46 @@ def _bandwidth(model: torch.nn.Module, seconds: float) -> Row:
         big.sum()
         readings.append(big.nbytes / (time.perf_counter() - began))
     limit = statistics.median(readings)
-    reached = weights * NEW_TOKENS / seconds
+    seconds, shares = _steps(model)
+    reached = sum(p.nbytes for p in model.parameters()) / seconds
+    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     return Row(
-        "decode, batch 1: share of the read bandwidth",
+        "a decoding step, batch 1: share of the read bandwidth",
         100 * reached / limit, None, "%", "more", "", None, "",
-        note=f"{reached / 1e9:.1f} of {limit / 1e9:.1f} GB/s, prefill included; "
-        + _where_it_goes(model),
+        note=f"{reached / 1e9:.1f} of {limit / 1e9:.1f} GB/s (a float32 sum), "
+        f"{1e3 * seconds:.1f} ms; of it {told}",
     )  # fmt: skip
 
 
-def _where_it_goes(model: torch.nn.Module) -> str:
-    """Shares of a decoding step by kind of work, from torch's profiler."""
-    from torch.profiler import ProfilerActivity, profile
-
+def _steps(model: LlamaModel) -> tuple[float, dict[str, float]]:
+    """Median seconds of a step after 128 tokens, and the share of each kernel and of the rest."""
+    from puna.generate.stepping import KernelStep
     from puna.model import ContiguousCache
 
+    step, spent = KernelStep(model), dict.fromkeys(("attention", "mlp", "head"), 0.0)
+    kernels = step._kernels
+
+    def timed(name: str) -> Callable[..., None]:
+        kernel = getattr(kernels, f"{name}_step")
+
+        def run(*arguments: object) -> None:
+            began = time.perf_counter()
+            kernel(*arguments)
+            spent[name] += time.perf_counter() - began
+
+        return run
+
+    step._kernels = SimpleNamespace(**{f"{name}_step": timed(name) for name in spent})
     cache = ContiguousCache(model.config, batch=1, max_tokens=256)
+    seconds = []
     with torch.inference_mode():
         model(torch.ones(1, 128, dtype=torch.long), cache=cache)
-        token = torch.ones(1, 1, dtype=torch.long)
-        model(token, cache=cache)
-        with profile(activities=[ProfilerActivity.CPU]) as profiler:
-            for _ in range(16):
-                model(token, cache=cache)
-    events = profiler.key_averages()
-    total = sum(event.self_cpu_time_total for event in events)
-    kinds = {"matrices": ("linear", "addmm", "mm"), "attention": ("attention", "flash")}
-    shares = {
-        kind: sum(e.self_cpu_time_total for e in events if any(n in e.key for n in names)) / total
-        for kind, names in kinds.items()
-    }
-    rest = 1 - sum(shares.values())
-    told = ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items())
-    return f"a step under the profiler: {told}, small operations {rest:.0%}"
+        step(torch.ones(1, dtype=torch.long), cache)
+        spent.update(dict.fromkeys(spent, 0.0))
+        for _ in range(64):
+            began = time.perf_counter()
+            step(torch.ones(1, dtype=torch.long), cache)
+            seconds.append(time.perf_counter() - began)
+    whole = sum(seconds)
+    shares = {name: value / whole for name, value in spent.items()}
+    return statistics.median(seconds), {**shares, "Python between": 1 - sum(shares.values())}

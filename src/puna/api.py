@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from puna.errors import InputError
@@ -17,9 +18,12 @@ from puna.generate import (
     complete,
     score,
     stream,
+    warm_up,
 )
 from puna.model import ContiguousCache, LlamaConfig, LlamaModel
-from puna.tokens import Tokenizer
+from puna.tokens import BUILTIN_TEMPLATES, Tokenizer
+
+__all__ = ["Conversation", "Generation", "Llama", "Sampling", "Score", "load"]
 
 Message = Mapping[str, Any]  # {"role": "system" | "user" | "assistant", "content": "..."}
 
@@ -30,6 +34,8 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
+    template: str | None = None,
+    kernels: bool = True,
 ) -> Llama:
     """Load a model and its tokenizer.
 
@@ -39,9 +45,13 @@ def load(
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto (float32 on CPU, bfloat16 on GPU), file, float32, bfloat16 or float16.
         threads: CPU threads; torch's own choice by default.
+        template: Chat template in place of the checkpoint's: a name of
+            `puna.tokens.BUILTIN_TEMPLATES` or a .jinja file.
+        kernels: Decode by compiled kernels where they serve (CPU, float32, extra `fast`).
 
     Raises:
-        InputError: There is no such model, or it is damaged; the message says what to do.
+        InputError: There is no such model or template, or the file is damaged; the message says
+            what to do.
 
     Example:
         >>> import puna
@@ -50,14 +60,20 @@ def load(
     """
     set_threads(threads)
     place = resolve_device(device)
-    return Llama(open_model(name, device=place, dtype=resolve_dtype(dtype, place)))
+    text = None if template is None else _read_template(template)
+    opened = open_model(name, device=place, dtype=resolve_dtype(dtype, place))
+    return Llama(opened, template=text, kernels=kernels)
 
 
 class Llama:
     """A model and its tokenizer."""
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(
+        self, opened: Opened, *, template: str | None = None, kernels: bool = True
+    ) -> None:
         self.opened = opened
+        self.chat_template = template or opened.tokenizer.chat_template
+        self.kernels = kernels
 
     def __repr__(self) -> str:
         shape = self.config
@@ -107,18 +123,37 @@ class Llama:
             raise InputError(f"batch must be at least 1, not {batch}")
         return self._complete(self.tokenizer.encode_batch(_texts(prompts)), sampling, batch)
 
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids of a conversation, ending where the answer begins.
+
+        Raises:
+            InputError: There is no chat template, or it refuses these messages.
+        """
+        if self.chat_template is None:
+            raise InputError(
+                f"{self.opened.name} has no chat template: it continues text and does not converse",
+                fix=f"name one, of {', '.join(BUILTIN_TEMPLATES)}, or a .jinja file (template=, "
+                "--template)",
+            )
+        return self.tokenizer.encode_chat(messages, template=self.chat_template)
+
+    def warm_up(self) -> float:
+        """Compile the decoding kernels, or fetch them from their cache; returns seconds."""
+        return warm_up(self.model)
+
     def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Generation:
         """Answer a conversation, rendered by the model's own chat template.
 
         Raises:
             InputError: The model has no chat template, or it refuses these messages.
         """
-        return self._complete([self.tokenizer.encode_chat(messages)], sampling, 1)[0]
+        return self._complete([self.encode_chat(messages)], sampling, 1, answering=True)[0]
 
     def stream(self, prompt: str, sampling: Sampling | None = None) -> Iterator[str]:
         """Continue a prompt, yielding text as it comes."""
         ids = self.tokenizer.encode(prompt)
-        for piece in stream(self.model, self.tokenizer, [ids], sampling or Sampling()):
+        wanted = sampling or Sampling()
+        for piece in stream(self.model, self.tokenizer, [ids], wanted, kernels=self.kernels):
             if piece.text:
                 yield piece.text
 
@@ -148,14 +183,25 @@ class Llama:
         return scores
 
     def _complete(
-        self, rows: Sequence[Sequence[int]], sampling: Sampling | None, batch: int
+        self,
+        rows: Sequence[Sequence[int]],
+        sampling: Sampling | None,
+        batch: int,
+        *,
+        answering: bool = False,
     ) -> list[Generation]:
         check_prompts(self.model, rows)
         done: list[Generation] = []
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
             done += complete(
-                self.model, self.tokenizer, part, sampling or Sampling(), first_stream=start
+                self.model,
+                self.tokenizer,
+                part,
+                sampling or Sampling(),
+                first_stream=start,
+                kernels=self.kernels,
+                answering=answering,
             )
         return done
 
@@ -181,13 +227,21 @@ class Conversation:
             InputError: The conversation fills the model's context, or the next answer was begun
                 before this one was read to its end.
         """
-        ids = self.llama.tokenizer.encode_chat(messages)
+        ids = self.llama.encode_chat(messages)
         if self._pieces is not None:
             self._pieces.close()  # its reader may come back, but the cache is ours now
             self._pieces = None
         cache = self._prepare(ids, sampling.max_tokens)
         held, self._held = list(ids), []
-        pieces = stream(self.llama.model, self.llama.tokenizer, [ids], sampling, cache=cache)
+        pieces = stream(
+            self.llama.model,
+            self.llama.tokenizer,
+            [ids],
+            sampling,
+            cache=cache,
+            kernels=self.llama.kernels,
+            answering=True,
+        )
         self._pieces = pieces
         try:
             for piece in pieces:
@@ -223,3 +277,19 @@ def _texts(texts: Sequence[str]) -> list[str]:
     if isinstance(texts, str):
         raise InputError("expected a list of texts, found one text", fix="write [text]")
     return list(texts)
+
+
+def _read_template(name: str) -> str:
+    """The text of a chat template, by the name of a known one or the path of a file."""
+    if name in BUILTIN_TEMPLATES:
+        return BUILTIN_TEMPLATES[name]
+    path = Path(name).expanduser()
+    if path.suffix != ".jinja":
+        raise InputError(
+            f"there is no chat template {name!r}",
+            fix=f"known: {', '.join(BUILTIN_TEMPLATES)}; or a .jinja file",
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read: {error}", where=path) from error

@@ -91,7 +91,7 @@ def test_debug_shows_where(puna: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = puna("generate", "--batch", "0", "x", "--debug")
     assert ran.code == 2
     assert "Traceback" in ran.err
-    monkeypatch.setattr(package, "load", crash, raising=False)
+    monkeypatch.setattr("puna.cli.options.load", crash)
     plain, debug = puna("generate", "x"), puna("--debug", "generate", "x")
     assert (plain.code, debug.code) == (1, 1)
     assert plain.err == "puna: a defect of ours: RuntimeError: oh (--debug shows where)\n"
@@ -110,7 +110,7 @@ def test_an_interruption_is_130(puna: Call, monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(package, "load", interrupted, raising=False)
+    monkeypatch.setattr("puna.cli.options.load", interrupted)
     ran = puna("generate", "x")
     assert (ran.code, ran.err) == (130, "\npuna: interrupted\n")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from generate.tiny import save_folder
 from safetensors.torch import load_file, save_file
 
 import puna
+from generate.tiny import save_folder
 from puna.errors import InputError
 from puna.flows import convert as flow
 from puna.flows import verify as check
@@ -126,7 +126,7 @@ def test_a_lossy_product_that_is_too_far_is_refused(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "KL_BOUNDS", {"q8_0": 1e-12})
-    with pytest.raises(InputError, match="mean KL of .* 1e-12 is allowed"):
+    with pytest.raises(InputError, match=r"mean KL of .* 1e-12 is allowed"):
         run(source, tmp_path / "x.gguf", "gguf", dtype="q8_0")
     assert list(tmp_path.iterdir()) == []
 
@@ -151,7 +151,7 @@ def test_a_changed_tokenizer_is_refused(
 def test_places_that_are_taken_or_wrong(source: Path, tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     run(source, taken, "hf")
-    with pytest.raises(InputError, match="already exists\n  fix: .*--force"):
+    with pytest.raises(InputError, match=r"already exists\n  fix: .*--force"):
         run(source, taken, "hf")
     run(source, taken, "hf", force=True)
     with pytest.raises(InputError, match="source and target are the same place"):

@@ -228,7 +228,8 @@ def test_what_a_cache_holds_is_not_computed_again(
 
     monkeypatch.setattr(model, "embed", watched)
     assert decoded(model, [prompt], Sampling(max_tokens=10), cache=cache) == whole
-    assert seen == [10] + [1] * 9
+    assert seen[0] == 10
+    assert set(seen[1:]) <= {1}
     with pytest.raises(InputError, match="holds the whole prompt already; rewind it by one token"):
         next(decode(model, [prompt[:5]], Sampling(), cache=_rewound(cache, 5)))
 

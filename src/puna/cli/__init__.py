@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, UnknownCommandError
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 from puna import __version__
 from puna.errors import InputError
@@ -22,18 +22,32 @@ app = App(
     "Every command takes --help; --debug shows the traceback of a crash.",
     version=__version__,
     help_format="plaintext",
+    default_parameter=Parameter(negative_bool=()),
     suppress_keyboard_interrupt=False,  # it is `run` that says so
 )
-app.command("puna.cli.generate:generate", name="generate", help="Continue prompts, or answer them.")
-app.command("puna.cli.chat:chat", name="chat", help="Talk to a model in the terminal.")
+app.command(
+    "puna.cli.generate:generate",
+    name="generate",
+    sort_key=0,
+    help="Continue prompts, or answer them.",
+)
+app.command("puna.cli.chat:chat", name="chat", sort_key=1, help="Talk to a model in the terminal.")
 app.command(
     "puna.cli.convert:convert",
     name="convert",
-    help="Change a checkpoint's format, and prove that it is still the same model.",
+    sort_key=2,
+    help="Change a checkpoint's format, and prove that it is the same model.",
 )
-app.command("puna.cli.show:show", name="show", help="What a checkpoint is and where it came from.")
-app.command("puna.cli.models:models", name="models", help="The models that are here.")
-app.command("puna.cli.doctor:doctor", name="doctor", help="What this machine has and lacks.")
+app.command(
+    "puna.cli.show:show",
+    name="show",
+    sort_key=3,
+    help="What a checkpoint is and where it came from.",
+)
+app.command("puna.cli.models:models", name="models", sort_key=4, help="The models that are here.")
+app.command(
+    "puna.cli.doctor:doctor", name="doctor", sort_key=5, help="What this machine has and lacks."
+)
 
 
 def main() -> None:

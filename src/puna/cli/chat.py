@@ -11,10 +11,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-import puna
 from puna.api import Conversation
 from puna.artifact import writing_file
-from puna.cli.options import ModelOptions
+from puna.cli.options import ModelOptions, compiling
 from puna.errors import InputError
 from puna.generate import Sampling
 
@@ -68,12 +67,11 @@ def chat(
     """
     if sampling.logprobs >= 0:
         raise InputError("a conversation shows no --logprobs", fix="puna generate --jsonl")
-    llama = puna.load(model.model, device=model.device, dtype=model.dtype, threads=model.threads)
-    if llama.tokenizer.chat_template is None:
-        raise InputError(
-            f"{model.model} has no chat template: it continues text and does not converse",
-            fix=f'puna generate --model {model.model} "Once upon a time"',
-        )
+    llama = model.load()
+    if llama.chat_template is None:
+        llama.encode_chat([])  # says what to do
+    if not quiet:
+        compiling(llama)
     if not quiet:
         print(f"{llama!r}, ready in {llama.opened.seconds:.2f} s. /help lists commands.\n")
     with contextlib.suppress(ImportError):

@@ -18,7 +18,7 @@ def convert(
     source: str,
     target: Path,
     *,
-    options: Annotated[flow.ConvertOptions, Parameter(name="*")],
+    options: Annotated[flow.ConvertOptions, Parameter(name="*", negative_bool="no-")],
     report: Annotated[ReportOptions, Parameter(name="*")] = ReportOptions(),  # noqa: B008
 ) -> None:
     """Write a checkpoint in another format, tensor by tensor, and compare the two.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from puna.generate.engine import Step, check_prompts, decode
 from puna.generate.sampling import Sampler, Sampling
 from puna.generate.score import Score, score
+from puna.generate.stepping import kernels_missing, warm_up
 from puna.generate.text import Generation, Piece, TextStream, complete, stream
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "check_prompts",
     "complete",
     "decode",
+    "kernels_missing",
     "score",
     "stream",
+    "warm_up",
 ]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from puna.errors import InputError
 from puna.generate.sampling import Sampler, Sampling
+from puna.generate.stepping import choose_step
 from puna.model import ContiguousCache, LlamaModel
 
 PREFILL_TOKENS = 1024  # tokens of a prompt that are computed at a time
@@ -42,6 +43,7 @@ def decode(
     stop_ids: Collection[int] = (),
     cache: ContiguousCache | None = None,
     first_stream: int = 0,
+    kernels: bool = True,
 ) -> Iterator[list[Step]]:
     """Yield, after each forward pass, one `Step` per unfinished sequence.
 
@@ -52,6 +54,7 @@ def decode(
         stop_ids: Ids that end a sequence, beside `sampling.stop_tokens`.
         cache: Holds the first tokens of each prompt already; made here by default.
         first_stream: Number of the random stream of the first prompt.
+        kernels: Use compiled kernels where they serve; see `puna.generate.stepping`.
 
     Send `rows` (a set of prompt indices) into the generator to end sequences from outside.
 
@@ -63,14 +66,13 @@ def decode(
         return
     stops = {*sampling.stop_tokens, *(() if sampling.ignore_eos else stop_ids)}
     context = model.config.max_position_embeddings
-    limits = [min(sampling.max_tokens, context - len(prompt)) for prompt in prompts]
+    left = [min(sampling.max_tokens, context - len(prompt)) for prompt in prompts]
     device = next(model.parameters()).device
     if cache is None:
-        room = max(len(p) + n for p, n in zip(prompts, limits, strict=True))
-        cache = _new_cache(model, len(prompts), room)
+        cache = _new_cache(model, [len(p) + n for p, n in zip(prompts, left, strict=True)])
     sampler = Sampler(sampling, prompts, model.config.vocab_size, device, first_stream)
+    advance = choose_step(model, kernels=kernels)
     rows = list(range(len(prompts)))
-    made = [0] * len(prompts)
     with torch.inference_mode():
         logits = prefill(model, prompts, cache)  # [B, V]
     while rows:
@@ -78,8 +80,8 @@ def decode(
             chosen = sampler(logits)
             steps = _steps(rows, chosen, logits, sampling)
         for index, step in enumerate(steps):
-            made[step.row] += 1
-            if step.id in stops or made[step.row] >= limits[step.row]:
+            left[step.row] -= 1
+            if step.id in stops or not left[step.row]:
                 finish: FinishReason = "stop" if step.id in stops else "length"
                 steps[index] = replace(step, finish=finish)
         ended = {step.row for step in steps if step.finish}
@@ -89,11 +91,10 @@ def decode(
             return
         with torch.inference_mode():
             if len(kept) < len(rows):
-                rows = [rows[index] for index in kept]
+                rows, chosen = [rows[index] for index in kept], chosen[kept]
                 cache.keep(kept)
                 sampler.keep(kept)
-                chosen = chosen[torch.tensor(kept, device=device)]
-            logits = model(chosen[:, None], cache=cache)[:, -1]
+            logits = advance(chosen, cache)
 
 
 def prefill(model: LlamaModel, prompts: Sequence[Sequence[int]], cache: ContiguousCache) -> Tensor:
@@ -146,10 +147,14 @@ def _read(model: LlamaModel, rows: list[list[int]], cache: ContiguousCache) -> T
     return model.head(hidden)[:, -1]
 
 
-def _new_cache(model: LlamaModel, batch: int, max_tokens: int) -> ContiguousCache:
+def _new_cache(model: LlamaModel, tokens: Sequence[int]) -> ContiguousCache:
     weight = model.model.norm.weight
     return ContiguousCache(
-        model.config, batch=batch, max_tokens=max_tokens, dtype=weight.dtype, device=weight.device
+        model.config,
+        batch=len(tokens),
+        max_tokens=max(tokens),
+        dtype=weight.dtype,
+        device=weight.device,
     )
 
 

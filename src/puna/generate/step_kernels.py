@@ -17,7 +17,7 @@ from numba import njit, prange
 
 Array = Any  # a numpy array; Numba compiles for what it is given
 # Sums may be taken in another order; NaN and infinity keep their meaning.
-_OPTIONS = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "cache": True, "nogil": True}
+_OPTIONS: Any = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "cache": True, "nogil": True}
 
 
 @njit(**_OPTIONS)
@@ -89,75 +89,84 @@ def _attend(q: Array, keys: Array, values: Array, span: Array, scores: Array, ou
 
 
 @njit(parallel=True, **_OPTIONS)
-def block_step(
+def attention_step(
     x: Array,
     weights: Array,
-    keys: Array,
-    values: Array,
+    cache: Array,
     angles: Array,
     spans: Array,
     eps: float,
     work: Array,
 ) -> None:
-    """Pass one token per sequence through a block; `x` [B, M] is changed in place.
+    """Pass one token per sequence through attention; `x` [B, M] is changed in place.
 
     Args:
         x: The residual stream [B, M].
-        weights: norm [M], q [H*D, M], k [K*D, M], v [K*D, M], o [M, H*D], norm [M], gate [F, M],
-            up [F, M], down [M, F].
-        keys: Cache of this layer [B, K, S, D]; slot `spans[b, 1] - 1` is written.
-        values: Likewise.
+        weights: norm [M], q [H*D, M], k [K*D, M], v [K*D, M], o [M, H*D].
+        cache: Keys and values of this layer, [B, K, S, D] each; slot `spans[b, 1] - 1` is written.
         angles: Cosines and sines [2, B, D/2].
         spans: First slot seen and one past the last, int64 [B, 2].
-        eps: Of the norms.
-        work: normed [B, M], heads [B, H*D], mixed [B, H*D], inner [B, F], scores [B, H, S],
-            rows [R, 2, B] with R the most rows of any pass.
+        eps: Of the norm.
+        work: normed [B, M], heads [B, H*D], mixed [B, H*D], scores [B, H, S], rows [R, 2, B] with
+            R the most rows of any pass.
     """
-    norm1, wq, wk, wv, wo, norm2, wg, wu, wd = weights
-    normed, heads, mixed, inner, scores, rows = work
+    norm, wq, wk, wv, wo = weights
+    keys, values = cache
+    normed, heads, mixed, scores, rows = work
     batch, kv_heads, dim = x.shape[0], keys.shape[1], keys.shape[3]
     queries, kv = wq.shape[0], wk.shape[0]
-    group = (queries // dim) // kv_heads
-    _normalise(x, norm1, eps, normed)
+    count = queries // dim
+    _normalise(x, norm, eps, normed)
     for row in prange(queries + 2 * kv):
         out = rows[row, 0]
         if row < queries:
             _dots(wq[row], normed, out)
             heads[:, row] = out
-        elif row < queries + kv:
-            at = row - queries
-            _dots(wk[at], normed, out)
-            for b in range(batch):
-                keys[b, at // dim, spans[b, 1] - 1, at % dim] = out[b]
         else:
-            at = row - queries - kv
-            _dots(wv[at], normed, out)
+            is_key = row < queries + kv
+            at = row - queries if is_key else row - queries - kv
+            _dots(wk[at] if is_key else wv[at], normed, out)
+            store = keys if is_key else values
             for b in range(batch):
-                values[b, at // dim, spans[b, 1] - 1, at % dim] = out[b]
+                store[b, at // dim, spans[b, 1] - 1, at % dim] = out[b]
     for b in range(batch):
         for head in range(kv_heads):
             _rotate(keys[b, head, spans[b, 1] - 1], angles[0, b], angles[1, b])
-    for task in prange(batch * (queries // dim)):
-        b, head = task // (queries // dim), task % (queries // dim)
+    for task in prange(batch * count):
+        b, head = task // count, task % count
         q = heads[b, head * dim : (head + 1) * dim]
         _rotate(q, angles[0, b], angles[1, b])
         out = mixed[b, head * dim : (head + 1) * dim]
-        own, theirs = keys[b, head // group], values[b, head // group]
-        _attend(q, own, theirs, spans[b], scores[b, head], out)
+        own = head // (count // kv_heads)
+        _attend(q, keys[b, own], values[b, own], spans[b], scores[b, head], out)
     for row in prange(wo.shape[0]):
         out = rows[row, 0]
         _dots(wo[row], mixed, out)
         x[:, row] += out
-    _normalise(x, norm2, eps, normed)
-    for row in prange(wg.shape[0]):
+
+
+@njit(parallel=True, **_OPTIONS)
+def mlp_step(x: Array, weights: Array, eps: float, work: Array) -> None:
+    """Pass one token per sequence through a SwiGLU; `x` [B, M] is changed in place.
+
+    Args:
+        x: The residual stream [B, M].
+        weights: norm [M], gate [F, M], up [F, M], down [M, F].
+        eps: Of the norm.
+        work: normed [B, M], inner [B, F], rows [R, 2, B].
+    """
+    norm, w_gate, w_up, w_down = weights
+    normed, inner, rows = work
+    _normalise(x, norm, eps, normed)
+    for row in prange(w_gate.shape[0]):
         gate, up = rows[row, 0], rows[row, 1]
-        _dots(wg[row], normed, gate)
-        _dots(wu[row], normed, up)
-        for b in range(batch):
+        _dots(w_gate[row], normed, gate)
+        _dots(w_up[row], normed, up)
+        for b in range(x.shape[0]):
             inner[b, row] = gate[b] / (np.float32(1) + np.exp(-gate[b])) * up[b]
-    for row in prange(wd.shape[0]):
+    for row in prange(w_down.shape[0]):
         out = rows[row, 0]
-        _dots(wd[row], inner, out)
+        _dots(w_down[row], inner, out)
         x[:, row] += out
 
 

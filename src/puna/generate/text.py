@@ -91,14 +91,30 @@ def stream(
     *,
     cache: ContiguousCache | None = None,
     first_stream: int = 0,
+    kernels: bool = True,
+    answering: bool = False,
 ) -> Generator[Piece, None, None]:
     """Yield the text of every sequence as it comes, the sequences of a batch interleaved.
+
+    Args:
+        model: Computes; not changed.
+        tokenizer: Gives the text, and the ids that end it.
+        prompts: Token ids, at least one each.
+        sampling: How to choose.
+        cache: Holds the first tokens of each prompt already; made here by default.
+        first_stream: Number of the random stream of the first prompt.
+        kernels: Use compiled kernels where they serve; see `puna.generate.stepping`.
+        answering: The text begins anew, as an answer does, instead of continuing the prompt: some
+            vocabularies begin every word with a space, which a beginning drops.
 
     Raises:
         InputError: A prompt is empty or fills the model's context.
     """
     check_prompts(model, prompts)
-    texts = [TextStream(tokenizer, sampling.stop, after=prompt) for prompt in prompts]
+    texts = [
+        TextStream(tokenizer, sampling.stop, after=() if answering else prompt)
+        for prompt in prompts
+    ]
     steps: Generator[list[Step], set[int], None] = decode(  # type: ignore[assignment]
         model,
         prompts,
@@ -106,6 +122,7 @@ def stream(
         stop_ids=tokenizer.stop_ids,
         cache=cache,
         first_stream=first_stream,
+        kernels=kernels,
     )
     stopped: set[int] | None = None
     while True:
@@ -133,10 +150,20 @@ def complete(
     sampling: Sampling,
     *,
     first_stream: int = 0,
+    kernels: bool = True,
+    answering: bool = False,
 ) -> list[Generation]:
-    """Generate for a batch of prompts and wait for all of them."""
+    """Generate for a batch of prompts and wait for all of them; see `stream`."""
     pieces: list[list[Piece]] = [[] for _ in prompts]
-    for piece in stream(model, tokenizer, prompts, sampling, first_stream=first_stream):
+    for piece in stream(
+        model,
+        tokenizer,
+        prompts,
+        sampling,
+        first_stream=first_stream,
+        kernels=kernels,
+        answering=answering,
+    ):
         pieces[piece.row].append(piece)
     return [_collect(own, len(p), sampling) for own, p in zip(pieces, prompts, strict=True)]
 

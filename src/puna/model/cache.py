@@ -66,13 +66,7 @@ class ContiguousCache:
     def append(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Store keys and values [B, K, T, D]; return views [B, K, S, D] of all so far."""
         keys, values = self.keys[layer], self.values[layer]
-        tokens = k.shape[2]
-        stop = max(self.lengths) + tokens
-        if stop > self.max_tokens:
-            raise InputError(
-                f"the cache holds {self.max_tokens} tokens; {stop} are needed",
-                fix="ask for fewer tokens, or make the cache larger",
-            )
+        stop = self.check_room(k.shape[2])
         if positions.dim() == 1:  # all sequences write the same slots
             start = self.lengths[0]
             keys[:, :, start:stop] = k
@@ -82,6 +76,20 @@ class ContiguousCache:
             keys[rows, :, positions] = k.transpose(1, 2)
             values[rows, :, positions] = v.transpose(1, 2)
         return keys[:, :, :stop], values[:, :, :stop]
+
+    def check_room(self, tokens: int) -> int:
+        """One past the highest slot that `tokens` new tokens per sequence will take.
+
+        Raises:
+            InputError: The cache has no such slot.
+        """
+        stop = max(self.lengths) + tokens
+        if stop > self.max_tokens:
+            raise InputError(
+                f"the cache holds {self.max_tokens} tokens; {stop} are needed",
+                fix="ask for fewer tokens, or make the cache larger",
+            )
+        return stop
 
     def advance(self, tokens: Sequence[int]) -> None:
         """Count `tokens[b]` new tokens of sequence b as held."""
