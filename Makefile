@@ -4,8 +4,8 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Test processes beside the first one: 0 runs all tests in one process.
-WORKERS ?= 0
+# Test processes; 0 runs all tests in one.
+WORKERS ?= 2
 
 VENV := .venv
 BENCH_VENV := .venv-bench
