@@ -25,29 +25,12 @@ app = App(
     default_parameter=Parameter(negative_bool=()),
     suppress_keyboard_interrupt=False,  # it is `run` that says so
 )
-app.command(
-    "puna.cli.generate:generate",
-    name="generate",
-    sort_key=0,
-    help="Continue prompts, or answer them.",
-)
-app.command("puna.cli.chat:chat", name="chat", sort_key=1, help="Talk to a model in the terminal.")
-app.command(
-    "puna.cli.convert:convert",
-    name="convert",
-    sort_key=2,
-    help="Change a checkpoint's format, and prove that it is the same model.",
-)
-app.command(
-    "puna.cli.show:show",
-    name="show",
-    sort_key=3,
-    help="What a checkpoint is and where it came from.",
-)
-app.command("puna.cli.models:models", name="models", sort_key=4, help="The models that are here.")
-app.command(
-    "puna.cli.doctor:doctor", name="doctor", sort_key=5, help="What this machine has and lacks."
-)
+app.command("puna.cli.generate:generate", sort_key=0, help="Continue prompts, or answer them.")
+app.command("puna.cli.chat:chat", sort_key=1, help="Talk to a model in the terminal.")
+app.command("puna.cli.convert:convert", sort_key=2, help="Change the format, prove it the same.")
+app.command("puna.cli.show:show", sort_key=3, help="What a checkpoint is, and its lineage.")
+app.command("puna.cli.models:models", sort_key=4, help="The models that are here.")
+app.command("puna.cli.doctor:doctor", sort_key=5, help="What this machine has and lacks.")
 
 
 def main() -> None:
