@@ -347,3 +347,44 @@ def test_json_that_is_not_there(tmp_path: Path) -> None:
 )
 def test_sizes_for_people(size: float, text: str) -> None:
     assert format_bytes(size) == text
+
+
+@BOTH
+def test_what_a_killed_writer_left_is_swept_by_the_next(tmp_path: Path, writing: Writing) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from puna.artifact import *\n"
+        f"with {writing.__name__}(Path(sys.argv[1])) as place:\n"
+        "    (place / 'x' if place.is_dir() else place).write_text('half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    target = tmp_path / "result"
+    subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert [name.endswith(".partial") for name in names(tmp_path)] == [True]
+    with writing(target) as place:
+        fill(place, writing, "whole")
+    assert (content(target), names(tmp_path)) == ("whole", ["result"])
+
+
+@BOTH
+def test_a_writer_at_work_is_left_alone(tmp_path: Path, writing: Writing) -> None:
+    target = tmp_path / "result"
+    with writing(target) as first:
+        fill(first, writing, "first")
+        with writing(target) as second:
+            fill(second, writing, "second")
+        assert first.exists()
+        assert content(first) == "first"
+        assert content(target) == "second"
+        target.rename(tmp_path / "elsewhere")
+    assert names(tmp_path) == ["elsewhere", "result"]
+    assert content(target) == "first"
+
+
+def test_a_kill_between_the_renames_is_mended(tmp_path: Path) -> None:
+    target = tmp_path / "result"
+    with writing_folder(target) as place:
+        fill(place, writing_folder, "old")
+    target.rename(tmp_path / ".result.0123abcd.old")
+    with pytest.raises(InputError, match="already exists"), writing_folder(target):
+        pass
+    assert (content(target), names(tmp_path)) == ("old", ["result"])

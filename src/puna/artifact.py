@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -27,15 +29,20 @@ MANIFEST = "manifest.json"
 def writing_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
 
+    The path is that of an empty file, which the block may write or replace.
+
     Raises:
         InputError: `path` exists and `force` is not set, or the disk refused the write.
     """
     check_free(path, force=force)
     temporary = _temporary_name(path)
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
+        _sweep(path)
+        temporary.touch()
+        with _held(temporary):
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
         raise _disk_error(error, path, temporary) from error
@@ -48,27 +55,23 @@ def writing_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; rename it to `path` when the block succeeds.
 
     With `force`, what stood at `path` before is moved aside first and deleted only after the new
-    folder is in place, so `path` is never half written.
+    folder is in place, so `path` is never half written. A writer that is killed between the two
+    renames leaves the old folder aside; the next writer puts it back.
 
     Raises:
         InputError: `path` exists and `force` is not set, or the disk refused the write.
     """
+    _sweep(path)
     check_free(path, force=force)
     temporary = _temporary_name(path)
     aside = temporary.with_suffix(".old")
     try:
         temporary.mkdir()
-        yield temporary
-        for file in temporary.rglob("*"):
-            _sync(file)
-        if path.exists():
-            path.rename(aside)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if aside.exists():
-                aside.rename(path)
-            raise
+        with _held(temporary):
+            yield temporary
+            for file in (*temporary.rglob("*"), temporary):
+                _sync(file)
+            _replace(path, temporary, aside)
         _sync(path.parent)
     except OSError as error:
         raise _disk_error(error, path, temporary) from error
@@ -76,6 +79,42 @@ def writing_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():
             _remove(aside)
+
+
+def _replace(path: Path, temporary: Path, aside: Path) -> None:
+    if path.exists():
+        path.rename(aside)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if aside.exists():
+            aside.rename(path)
+        raise
+
+
+@contextlib.contextmanager
+def _held(temporary: Path) -> Iterator[None]:
+    """Lock a temporary place while its writer lives; the system lets go when it dies."""
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(path: Path) -> None:
+    """Clean up after writers of `path` that were killed; leave those alone that are at work."""
+    for left in sorted(path.parent.glob(f".{glob.escape(path.name)}.????????.partial")):
+        with contextlib.suppress(OSError), _held(left):
+            _remove(left)
+    for aside in sorted(path.parent.glob(f".{glob.escape(path.name)}.????????.old")):
+        if aside.with_suffix(".partial").exists():
+            continue  # its writer is at work
+        if path.exists():
+            _remove(aside)
+        else:
+            aside.rename(path)
 
 
 def check_free(path: Path, *, force: bool = False) -> None:
