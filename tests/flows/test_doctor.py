@@ -50,7 +50,8 @@ def test_versions_are_those_of_the_installation(report: Report) -> None:
     assert named(report.findings, "python").value == python
 
 
-def test_threads_and_kernels_are_those_of_torch(report: Report) -> None:
+def test_threads_and_kernels_are_those_of_torch() -> None:
+    report = collect()
     assert named(report.findings, "threads").value == f"torch uses {torch.get_num_threads()}"
     kernels = named(report.findings, "torch kernels").value
     assert kernels == torch.backends.cpu.get_cpu_capability()
