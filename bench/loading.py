@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 from bench.measure import Row, compare, in_fresh_process, take_turns
@@ -74,3 +78,15 @@ def rows(work: Work, turns: int) -> Iterator[Row]:
         ours, peer, "x weights", "less", "at most 1.15", ours <= 1.15, "",
         note="growth over imports, fresh process",
     )  # fmt: skip
+    yield _help()
+
+
+def _help() -> Row:
+    """Seconds of `puna --help`, process start included."""
+    seconds = []
+    for _ in range(7):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "puna", "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - began)
+    median = statistics.median(seconds)
+    return Row("puna --help", median, None, "s", "less", "under 0.5 s", median < 0.5, "")

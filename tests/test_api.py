@@ -205,9 +205,9 @@ def test_a_bad_prompt_is_refused_before_any_is_computed(
 
     monkeypatch.setattr(llama.model, "embed", never)
     prompts = ["a"] * 9 + ["x" * 600]
-    with pytest.raises(InputError, match="prompt 9: has 600 tokens; the model's context is 512"):
+    with pytest.raises(InputError, match="prompt 10: has 600 tokens; the model's context is 512"):
         llama.generate_batch(prompts, GREEDY, batch=4)
-    with pytest.raises(InputError, match="prompt 0: is empty"):
+    with pytest.raises(InputError, match="prompt 1: empty"):
         llama.generate("")
     with pytest.raises(InputError, match="batch must be at least 1, not 0"):
         llama.generate_batch(["a"], batch=0)

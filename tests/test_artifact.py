@@ -47,7 +47,7 @@ def fill(place: Path, writing: Writing, text: str) -> None:
     if writing is writing_folder:
         (place / "inner").mkdir()
         (place / "inner" / "data").write_text(text)
-        (place / MANIFEST).write_text("{}")
+        write_json(place / MANIFEST, {"identity": {"files": {"inner/data": "sha256"}}})
     else:
         place.write_text(text)
 
@@ -65,7 +65,7 @@ BOTH = pytest.mark.parametrize("writing", [writing_file, writing_folder])
 
 @BOTH
 def test_a_result_appears_whole(tmp_path: Path, writing: Writing) -> None:
-    target = tmp_path / "a" / "b" / "result"
+    target = tmp_path / "result"
     with writing(target) as place:
         fill(place, writing, "new")
         assert place.parent == target.parent, "a rename needs the same file system"
@@ -108,24 +108,30 @@ def test_force_replaces(tmp_path: Path, writing: Writing) -> None:
     assert (content(target), names(tmp_path)) == ("new", ["result"])
 
 
-def test_force_replaces_a_file_by_a_folder(tmp_path: Path) -> None:
-    target = tmp_path / "result"
-    target.write_text("old")
-    with writing_folder(target, force=True) as place:
-        fill(place, writing_folder, "new")
-    assert (content(target), names(tmp_path)) == ("new", ["result"])
+def test_force_never_puts_one_kind_in_place_of_the_other(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("precious")
+    with pytest.raises(InputError, match=r"script\.py: is a file, not a folder; --force does not"):
+        check_free(tmp_path / "script.py", force=True, folder=True)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: is a folder, not a file; --force does not"):
+        check_free(tmp_path / "empty", force=True)
+    check_free(tmp_path / "empty", folder=True)  # nothing to lose
+    with pytest.raises(InputError, match=r"the folder .*/typo does not exist\n  fix: mkdir -p"):
+        check_free(tmp_path / "typo" / "result")
 
 
-@pytest.mark.parametrize("known", [MANIFEST, "config.json", "params.json"])
-def test_force_spares_folders_of_others(tmp_path: Path, known: str) -> None:
+@pytest.mark.parametrize(
+    "told", ["{}", "no JSON", '{"name": "my site"}', '{"identity": {"files": {"a": "1"}}}']
+)
+def test_force_spares_folders_that_hold_what_we_did_not_write(tmp_path: Path, told: str) -> None:
     target = tmp_path / "photos"
     target.mkdir()
-    check_free(target, force=True)  # nothing to lose
     (target / "beach.jpg").write_text("sun")
-    with pytest.raises(InputError, match=r"photos: is a folder without any of manifest\.json, "):
-        check_free(target, force=True)
-    (target / known).write_text("{}")
-    check_free(target, force=True)
+    for name in ("config.json", MANIFEST):
+        (target / name).write_text(told)
+        with pytest.raises(InputError, match=r"photos: holds beach\.jpg, which puna did not write"):
+            check_free(target, force=True, folder=True)
+    assert names(target) == ["beach.jpg", "config.json", MANIFEST]
 
 
 def test_the_old_folder_stays_if_the_new_one_cannot_come(
@@ -163,7 +169,7 @@ def test_a_full_disk_is_the_users_to_mend(tmp_path: Path, writing: Writing) -> N
         full.write("x" * 10)
     assert str(caught.value) == (
         f"{tmp_path / 'result'}: could not be written: No space left on device\n"
-        "  fix: nothing was left behind; see the disk"
+        "  fix: free some space, or choose another disk; nothing was left behind"
     )
     assert names(tmp_path) == []
 
@@ -196,7 +202,7 @@ def test_another_files_error_names_that_file(tmp_path: Path) -> None:
 
 def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file.*(File exists|Not a directory)"):
+    with pytest.raises(InputError, match=r"the folder .*file does not exist"):
         writing_file(tmp_path / "file" / "result").__enter__()
 
 

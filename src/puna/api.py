@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from puna.errors import InputError
 from puna.flows.opening import Opened, open_model, resolve_device, resolve_dtype, set_threads
 from puna.generate import (
+    FinishReason,
     Generation,
     Piece,
     Sampling,
@@ -20,7 +23,7 @@ from puna.generate import (
     stream,
     warm_up,
 )
-from puna.model import ContiguousCache, LlamaConfig, LlamaModel
+from puna.model import ContiguousCache, LlamaConfig, LlamaModel, count
 from puna.tokens import BUILTIN_TEMPLATES, Tokenizer
 
 __all__ = ["Conversation", "Generation", "Llama", "Sampling", "Score", "load"]
@@ -80,6 +83,18 @@ class Llama:
         return (
             f"Llama({self.opened.name!r}, {shape.num_hidden_layers} layers x {shape.hidden_size}, "
             f"vocabulary {shape.vocab_size})"
+        )
+
+    def describe(self) -> str:
+        """One line: what it is, and where it runs."""
+        weight = self.model.model.norm.weight
+        size = count(self.config).parameters
+        places = {"cpu": f"the CPU with {torch.get_num_threads()} threads"}
+        return (
+            f"{self.opened.name}: {_rounded(size)} parameters, "
+            f"{str(weight.dtype).removeprefix('torch.')}, "
+            f"on {places.get(weight.device.type, str(weight.device))}; "
+            f"ready in {self.opened.seconds:.2f} s"
         )
 
     @property
@@ -214,6 +229,7 @@ class Conversation:
     """
 
     llama: Llama
+    finish: FinishReason | None = None  # of the last answer; None while it is under way
 
     def __post_init__(self) -> None:
         self._cache: ContiguousCache | None = None
@@ -231,7 +247,7 @@ class Conversation:
         if self._pieces is not None:
             self._pieces.close()  # its reader may come back, but the cache is ours now
             self._pieces = None
-        cache = self._prepare(ids, sampling.max_tokens)
+        cache, self.finish = self._prepare(ids, sampling.max_tokens), None
         held, self._held = list(ids), []
         pieces = stream(
             self.llama.model,
@@ -246,6 +262,7 @@ class Conversation:
         try:
             for piece in pieces:
                 held.append(piece.step.id)
+                self.finish = piece.finish
                 if piece.text:
                     yield piece.text
             if self._pieces is not pieces:
@@ -270,6 +287,13 @@ class Conversation:
             same += 1
         self._cache.rewind([min(same, self._cache.lengths[0])])
         return self._cache
+
+
+def _rounded(size: int) -> str:
+    for unit, name in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return str(size)
 
 
 def _texts(texts: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import glob
 import hashlib
@@ -62,7 +63,7 @@ def writing_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         InputError: `path` exists and `force` is not set, or the disk refused the write.
     """
     _sweep(path)
-    check_free(path, force=force)
+    check_free(path, force=force, folder=True)
     temporary = _temporary_name(path)
     aside = temporary.with_suffix(".old")
     try:
@@ -117,31 +118,50 @@ def _sweep(path: Path) -> None:
             aside.rename(path)
 
 
-def check_free(path: Path, *, force: bool = False) -> None:
-    """Refuse to write to a place that is taken, or whose parent cannot hold it.
+def check_free(path: Path, *, force: bool = False, folder: bool = False) -> None:
+    """Refuse to write to a place that is taken, or that cannot hold what is written.
 
-    With `force`, a file may be replaced, and a folder only when it looks like one of ours or like
-    a model folder: nobody loses a home folder to a mistyped path.
+    With `force` a file may replace a file, and a folder may replace a folder that Puna made and
+    that holds nothing else: nobody loses work to a mistyped path.
+
+    Args:
+        path: The place.
+        force: Whether it may be taken.
+        folder: Whether a folder will be written, rather than a file.
 
     Raises:
-        InputError: The place is taken.
+        InputError: The place is taken, or the folder that it lies in does not exist.
     """
-    if path.exists() and not force:
+    if not path.parent.is_dir():
+        raise InputError(
+            f"the folder {path.parent} does not exist", where=path, fix=f"mkdir -p {path.parent}"
+        )
+    if not path.exists() or (folder and path.is_dir() and not any(path.iterdir())):
+        return
+    if not force:
         raise InputError(
             "already exists", where=path, fix="choose another path, or add --force to replace it"
         )
-    if path.is_dir() and any(path.iterdir()):
-        known = (MANIFEST, "config.json", "params.json")
-        if not any((path / name).is_file() for name in known):
-            raise InputError(
-                f"is a folder without any of {', '.join(known)}; --force does not replace it",
-                where=path,
-                fix="choose another path, or remove the folder yourself",
-            )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _disk_error(error, path.parent, path) from error
+    kept = "choose another path, or remove it yourself"
+    if path.is_dir() != folder:
+        kind = "a folder, not a file" if path.is_dir() else "a file, not a folder"
+        raise InputError(f"is {kind}; --force does not replace it", where=path, fix=kept)
+    foreign = _foreign(path) if folder else None
+    if foreign is not None:
+        raise InputError(
+            f"holds {foreign}, which puna did not write; --force does not replace it",
+            where=path,
+            fix=kept,
+        )
+
+
+def _foreign(folder: Path) -> str | None:
+    """The first entry of a folder that its manifest does not name; None for a folder of ours."""
+    files: Any = {}
+    with contextlib.suppress(InputError, KeyError, TypeError):
+        files = read_json(folder / MANIFEST)["identity"]["files"]
+    own = {MANIFEST, *(Path(n).parts[0] for n in files)} if isinstance(files, dict) else set()
+    return next((e.name for e in sorted(folder.iterdir()) if e.name not in own), None)
 
 
 def digest_file(path: Path) -> str:
@@ -252,9 +272,11 @@ def manifest_path(path: Path, *, folder: bool) -> Path:
 
 
 def find_manifest(path: Path) -> Path | None:
-    """The manifest of the artifact at `path`, if it has one."""
-    place = manifest_path(path, folder=path.is_dir())
-    return place if place.is_file() else None
+    """The manifest of the artifact at `path`, or of the artifact that the file at `path` is in."""
+    places = [manifest_path(path, folder=path.is_dir())]
+    if not path.is_dir():
+        places.append(path.parent / MANIFEST)
+    return next((place for place in places if place.is_file()), None)
 
 
 def format_bytes(size: float) -> str:
@@ -293,6 +315,10 @@ def _disk_error(error: OSError, path: Path, temporary: Path) -> InputError:
         return InputError(
             f"{reason}, while {path} was being written", where=named, fix="nothing was left behind"
         )
+    advice = {errno.ENOSPC: "free some space, or choose another disk"}
     return InputError(
-        f"could not be written: {reason}", where=path, fix="nothing was left behind; see the disk"
+        f"could not be written: {reason}",
+        where=path,
+        fix=advice.get(error.errno or 0, "choose a folder that you may write to")
+        + "; nothing was left behind",
     )

@@ -251,6 +251,7 @@ def test_an_interrupted_process_exits_130_and_leaves_nothing(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out" / "text"
+    out.parent.mkdir()
     long = ("--max-tokens", "60000", "--ignore-eos", "--out", out)
     with start("generate", "--model", tiny_folder, *long, "Once") as child:
         assert child.stderr is not None

@@ -36,7 +36,9 @@ def test_one_prompt(puna: Call, tiny_folder: Path, llama: package.Llama) -> None
     assert ran.code == 0
     assert ran.out == text(llama, "Once upon a time") + "\n"
     ready, rate = ran.err.splitlines()
-    assert re.fullmatch(r"Llama\('.*tiny', 2 layers x 32, .*\) ready in \d+\.\d\d s", ready)
+    assert re.fullmatch(
+        r".*tiny: \d+\.?\d* thousand parameters, float32, on .*; ready in \d+\.\d\d s", ready
+    )
     assert re.fullmatch(r"8 tokens in \d+\.\d\d s, \d+\.\d tokens/s", rate)
 
 
@@ -71,11 +73,10 @@ def test_log_probabilities(puna: Call, tiny_folder: Path, llama: package.Llama) 
     expected = llama.generate("Once", Sampling(max_tokens=8, logprobs=2))
     assert isinstance(found, list)
     assert [token["logprob"] for token in found] == pytest.approx(expected.logprobs)
-    assert [token["token"] for token in found] == [
-        llama.tokenizer.id_to_token(index) for index in expected.ids
-    ]
-    assert [[name, value] for name, value in found[0]["top"]] == [
-        [llama.tokenizer.id_to_token(index), pytest.approx(value)]
+    assert [token["id"] for token in found] == list(expected.ids)
+    assert found[0]["text"] == llama.tokenizer.decode(expected.ids[:1])
+    assert [(top["id"], top["logprob"]) for top in found[0]["top"]] == [
+        (index, pytest.approx(value))
         for index, value in expected.top_logprobs[0]  # type: ignore[index]
     ]
 
@@ -224,7 +225,7 @@ def test_a_prompt_that_is_too_long_stops_all(puna: Call, tiny_folder: Path, tmp_
     path.write_text("a\n" * 9 + "x" * 70_000 + "\n")
     ran = puna("generate", "--model", tiny_folder, "--file", path, "--batch", "2", "--quiet")
     assert (ran.code, ran.out) == (2, "")
-    assert "puna: prompt 9: has 70000 tokens; the model's context is 65536" in ran.err
+    assert "puna: prompt 10: has 70000 tokens; the model's context is 65536" in ran.err
 
 
 # --- where text goes --------------------------------------------------------------------------
@@ -234,6 +235,7 @@ def test_out_is_written_whole(
     puna: Call, tiny_folder: Path, tmp_path: Path, llama: package.Llama
 ) -> None:
     out = tmp_path / "new" / "out.jsonl"
+    out.parent.mkdir()
     base = ("generate", "--model", tiny_folder, *SHORT, "--jsonl", "--out", out)
     ran = puna(*base, "the 🦙")
     assert (ran.code, ran.out) == (0, "")
@@ -264,6 +266,7 @@ def test_out_is_absent_after_a_failure(
 
     monkeypatch.setattr("puna.cli.generate.complete", failing)
     out = tmp_path / "new" / "out.txt"
+    out.parent.mkdir()
     ran = puna("generate", "--model", tiny_folder, "--out", out, "Once", "upon")
     assert ran.code == code
     assert list(out.parent.iterdir()) == []

@@ -159,9 +159,12 @@ def test_places_that_are_taken_or_wrong(source: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "holiday"
     foreign.mkdir()
     (foreign / "photo.jpg").write_bytes(b"x")
-    with pytest.raises(InputError, match="--force does not replace it"):
+    with pytest.raises(InputError, match=r"holds photo\.jpg, which puna did not write"):
         run(source, foreign, "hf", force=True)
     assert (foreign / "photo.jpg").exists()
+    (tmp_path / "notes.gguf").write_text("not a model")
+    with pytest.raises(InputError, match="is no GGUF file; --force does not replace it"):
+        run(source, tmp_path / "notes.gguf", "gguf", force=True)
     with pytest.raises(InputError, match=r"one file ending in \.gguf"):
         run(source, tmp_path / "x", "gguf")
     with pytest.raises(InputError, match="is a folder"):

@@ -242,10 +242,10 @@ def _rewound(cache: ContiguousCache, tokens: int) -> ContiguousCache:
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        ([[1], []], "prompt 1: is empty: there is nothing to continue"),
-        ([[1] * 128], "prompt 0: has 128 tokens; the model's context is 128"),
-        ([[1, tiny.VOCAB]], "prompt 0: has the token id 96; the model knows 0 to 95"),
-        ([[5, -1]], "prompt 0: has the token id -1; the model knows 0 to 95"),
+        ([[1], []], "prompt 2: empty: there is nothing to continue"),
+        ([[1] * 128], "prompt 1: has 128 tokens; the model's context is 128"),
+        ([[1, tiny.VOCAB]], "prompt 1: has the token id 96; the model knows 0 to 95"),
+        ([[5, -1]], "prompt 1: has the token id -1; the model knows 0 to 95"),
     ],
 )
 def test_prompts_that_cannot_be_continued(

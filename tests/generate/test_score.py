@@ -68,7 +68,7 @@ def test_batches_are_bounded(model: LlamaModel, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_text_longer_than_the_context_is_refused(model: LlamaModel) -> None:
-    with pytest.raises(InputError, match="text 1: has 129 tokens; the model's context is 128"):
+    with pytest.raises(InputError, match="text 2: has 129 tokens; the model's context is 128"):
         score(model, [[1], [1] * 129])
     assert len(score(model, [[1] * 128])[0]) == 127
 

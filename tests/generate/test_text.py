@@ -118,7 +118,9 @@ def complete_all(
 def test_streamed_text_is_the_decoded_text(model: LlamaModel, tokenizer: Tokenizer) -> None:
     done = complete_all(model, tokenizer, PROMPTS, temperature=1.0)
     for prompt, generation in zip(PROMPTS, done, strict=True):
-        assert generation.text == tokenizer.decode(generation.ids)
+        # Half a character at the end of a text that was cut is not shown.
+        whole = tokenizer.decode(generation.ids)
+        assert generation.text in (whole, whole.removesuffix("\N{REPLACEMENT CHARACTER}"))
         assert generation.finish == "length"
         assert len(generation.ids) == 25
         assert generation.prompt_tokens == len(tokenizer.encode(prompt))

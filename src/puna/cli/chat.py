@@ -72,8 +72,7 @@ def chat(
         llama.encode_chat([])  # says what to do
     if not quiet:
         compiling(llama)
-    if not quiet:
-        print(f"{llama!r}, ready in {llama.opened.seconds:.2f} s. /help lists commands.\n")
+        print(f"{llama.describe()}. /help lists commands.\n")
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - its import gives input() history and editing
     _converse(Conversation(llama), State(system), sampling, quiet)
@@ -111,6 +110,10 @@ def _turn(conversation: Conversation, state: State, line: str, sampling: Samplin
         for text in conversation.answer([*state.all(), question], sampling):
             answer += text
             print(text, end="", flush=True)
+        if conversation.finish == "length" and sys.stdin.isatty():
+            print(
+                f" (cut: --max-tokens {sampling.max_tokens})", end="", file=sys.stderr, flush=True
+            )
     except KeyboardInterrupt:
         print(" (stopped)", end="")
     state.messages += [question, {"role": "assistant", "content": answer}]
@@ -119,6 +122,7 @@ def _turn(conversation: Conversation, state: State, line: str, sampling: Samplin
 
 def _command(line: str, state: State) -> str:
     name, _, argument = line.partition(" ")
+    name = name.lower()
     argument = argument.strip()
     if name == "/help":
         return HELP

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TextIO
 from cyclopts import Parameter
 
 import puna
-from puna.artifact import writing_file
+from puna.artifact import check_free, writing_file
 from puna.cli.options import ModelOptions, compiling
 from puna.cli.progress import ReportOptions, reporting
 from puna.cli.prompts import Prompt, PromptSource, read_prompts
@@ -70,11 +70,13 @@ def generate(
         raise InputError(
             "there is no prompt", where=source.file, fix='puna generate "Once upon a time"'
         )
+    if output.out is not None:
+        check_free(output.out, force=output.force)  # before anything takes time
     llama = model.load()
     requests = [_request(llama, prompt, source) for prompt in wanted]
     check_prompts(llama.model, [request.ids for request in requests])
     if not report.quiet:
-        _note(f"{llama!r} ready in {llama.opened.seconds:.2f} s")
+        _note(llama.describe())
         compiling(llama)
     job = Job(llama, requests, sampling, batch, output.jsonl, report)
     if output.out is None:
@@ -132,6 +134,8 @@ class Job:
             target.write(piece.text)
             target.flush()
         target.write("\n")
+        with reporting(self.report, "prompts") as progress:  # for the log file
+            progress("generating", 1, 1)
         return tokens
 
     def _in_batches(self, target: TextIO) -> int:
@@ -183,9 +187,17 @@ def _format(request: Request, generation: Generation, llama: puna.Llama, jsonl: 
     if generation.logprobs is not None and generation.top_logprobs is not None:
         row["logprobs"] = [
             {
-                "token": llama.tokenizer.id_to_token(id_),
+                "id": id_,
+                "text": llama.tokenizer.decode([id_], skip_special=False),
                 "logprob": value,
-                "top": [[llama.tokenizer.id_to_token(i), v] for i, v in top],
+                "top": [
+                    {
+                        "id": i,
+                        "text": llama.tokenizer.decode([i], skip_special=False),
+                        "logprob": v,
+                    }
+                    for i, v in top
+                ],
             }
             for id_, value, top in zip(
                 generation.ids, generation.logprobs, generation.top_logprobs, strict=True

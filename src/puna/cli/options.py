@@ -49,8 +49,12 @@ class ModelOptions:
 
 def compiling(llama: Llama) -> None:
     """Compile the decoding kernels now, and say so where it takes a while (the first time)."""
-    if not llama.kernels or kernels_missing(llama.model) is not None:
+    if not llama.kernels:
         return
-    seconds = llama.warm_up()
-    if seconds > 2:
-        print(f"decoding kernels compiled, once, in {seconds:.1f} s", file=sys.stderr)
+    why = kernels_missing(llama.model)
+    if why is None:
+        seconds = llama.warm_up()
+        if seconds > 2:
+            print(f"decoding kernels compiled, once, in {seconds:.1f} s", file=sys.stderr)
+    elif "pip install" in why:
+        print(f"decoding without compiled kernels, which is slower: {why}", file=sys.stderr)

@@ -97,9 +97,7 @@ def convert(
     dtype, rounding = _plan_dtype(source, options)
     _check_target(source, target, options, dtype)
     writing = writing_file if options.to == "gguf" else writing_folder
-    if options.to == "gguf":
-        manifest_path(target, folder=False).unlink(missing_ok=True) if options.force else None
-    with writing(target, force=options.force) as place:
+    with writing(target, force=options.force) as place, _named(target, place):
         digests = _write(source, tokenizer, place, options, dtype, progress)
         verdict = None
         if options.verify:
@@ -113,6 +111,17 @@ def convert(
         with writing_file(manifest_path(target, folder=False), force=True) as place:
             write_json(place, told)
     return Converted(target, told, verdict, time.perf_counter() - began)
+
+
+@contextlib.contextmanager
+def _named(target: Path, place: Path) -> Iterator[None]:
+    """Let errors name the target, not the temporary place beside it."""
+    try:
+        yield
+    except InputError as error:
+        if error.where is None or not str(error.where).startswith(str(place)):
+            raise
+        raise InputError(error.what, where=target, fix=error.fix) from error
 
 
 def _tokenizer(source: Checkpoint) -> Tokenizer | None:
@@ -144,6 +153,10 @@ def _check_target(source: Checkpoint, target: Path, options: ConvertOptions, dty
         raise InputError("a GGUF product is one file ending in .gguf", where=target)
     if options.to != "gguf" and target.suffix in (".gguf", ".safetensors", ".pth"):
         raise InputError(f"a product in the format {options.to} is a folder", where=target)
+    if options.to == "gguf" and target.is_file() and _magic(target) != b"GGUF":
+        raise InputError(
+            "is no GGUF file; --force does not replace it", where=target, fix="choose another path"
+        )
     if target.resolve() == source.path.resolve():
         raise InputError("source and target are the same place", where=target)
     width = {"float32": 4.0, "q8_0": 34 / 32}.get(dtype, 2.0)
@@ -157,6 +170,11 @@ def _check_target(source: Checkpoint, target: Path, options: ConvertOptions, dty
             where=target,
             fix="free some space, choose another disk, or a smaller --dtype",
         )
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
 
 
 def _write(

@@ -6,13 +6,14 @@ its reference distribution; a batch gives the same text as its prompts one by on
 
 from __future__ import annotations
 
-from puna.generate.engine import Step, check_prompts, decode
+from puna.generate.engine import FinishReason, Step, check_prompts, decode
 from puna.generate.sampling import Sampler, Sampling
 from puna.generate.score import Score, score
 from puna.generate.stepping import kernels_missing, warm_up
 from puna.generate.text import Generation, Piece, TextStream, complete, stream
 
 __all__ = [
+    "FinishReason",
     "Generation",
     "Piece",
     "Sampler",

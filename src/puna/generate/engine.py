@@ -119,18 +119,18 @@ def check_prompts(model: LlamaModel, prompts: Sequence[Sequence[int]]) -> None:
     context, vocab = model.config.max_position_embeddings, model.config.vocab_size
     for index, prompt in enumerate(prompts):
         if not prompt:
-            raise InputError("is empty: there is nothing to continue", where=f"prompt {index}")
+            raise InputError("empty: there is nothing to continue", where=f"prompt {index + 1}")
         if len(prompt) >= context:
             raise InputError(
                 f"has {len(prompt)} tokens; the model's context is {context}",
-                where=f"prompt {index}",
+                where=f"prompt {index + 1}",
                 fix="shorten the prompt",
             )
         strange = [id_ for id_ in (min(prompt), max(prompt)) if not 0 <= id_ < vocab]
         if strange:
             raise InputError(
                 f"has the token id {strange[0]}; the model knows 0 to {vocab - 1}",
-                where=f"prompt {index}",
+                where=f"prompt {index + 1}",
             )
 
 

@@ -57,7 +57,7 @@ def score(
         if len(ids) > context:
             raise InputError(
                 f"has {len(ids)} tokens; the model's context is {context}",
-                where=f"text {index}",
+                where=f"text {index + 1}",
                 fix="cut the text into pieces",
             )
     found: list[list[float]] = [[] for _ in texts]

@@ -60,9 +60,14 @@ class TextStream:
         """The text that `token_id` makes final; empty once stopped."""
         return self._emit(self._decoder.push(token_id))
 
-    def finish(self) -> str:
-        """The rest of the text, at the end of the sequence."""
-        text = self._emit(self._decoder.finish())
+    def finish(self, *, cut: bool = False) -> str:
+        """The rest of the text, at the end of the sequence.
+
+        Args:
+            cut: The sequence ran out of tokens: half a character at its end is dropped.
+        """
+        rest = self._decoder.finish()
+        text = self._emit(rest.rstrip("\N{REPLACEMENT CHARACTER}") if cut else rest)
         if self.stopped:
             return text
         text, self._held = text + self._held, ""
@@ -136,7 +141,7 @@ def stream(
             ended_by_token = step.finish == "stop"
             new = "" if ended_by_token else text.push(step.id)
             if step.finish and not text.stopped:
-                new += text.finish()
+                new += text.finish(cut=step.finish == "length")
             if text.stopped:
                 stopped.add(step.row)
             finish: FinishReason | None = "stop" if text.stopped else step.finish

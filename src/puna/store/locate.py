@@ -22,6 +22,7 @@ from puna.config import load_recipe
 from puna.errors import InputError, require
 
 Source = Literal["path", "alias", "package", "hub"]
+_FILES = (".gguf", ".safetensors", ".pth", ".bin")
 _HUB_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -100,6 +101,9 @@ def locate(name: str) -> Located:
         return _packaged(name)
     if _HUB_NAME.fullmatch(name):
         return Located(name, _from_hub(name), "hub")
+    path = Path(name)
+    if path.is_absolute() or name.startswith((".", "~")) or path.suffix in _FILES:
+        raise _no_such_path(path)
     known = [*aliases, *PACKAGED]
     near = difflib.get_close_matches(name, known, n=1)
     raise InputError(
@@ -107,6 +111,14 @@ def locate(name: str) -> Located:
         "not a packaged model, not a hub name (owner/name)",
         fix=f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}",
     )
+
+
+def _no_such_path(path: Path) -> InputError:
+    folder = path.parent
+    beside = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    fix = f"did you mean {folder / near[0]}?" if near else "puna models lists what has a name"
+    return InputError("no such file or folder", where=path, fix=fix)
 
 
 def available() -> list[Located]:
@@ -193,7 +205,7 @@ def _from_hub(name: str, *, cached_only: bool = False) -> Path:
             local_files_only=cached_only,
         )
     except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].removeprefix("Got: ")
         raise InputError(
             f"the hub did not give {repository!r}: {reason}",
             fix="check the name and the network, or give a path; "
