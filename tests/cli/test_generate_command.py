@@ -209,7 +209,7 @@ def test_text_that_is_not_utf8_is_named(puna: Call, tmp_path: Path) -> None:
         (("--system", "x", "Once"), "--system belongs to --chat\n  fix: add --chat"),
         (("--logprobs", "2", "Once"), "--logprobs belongs to --jsonl\n  fix: add --jsonl"),
         (("--batch", "0", "Once"), "--batch must be at least 1, not 0"),
-        (("--temperature", "-1", "Once"), "temperature must be at least 0, not -1.0"),
+        (("--temperature", "-1", "Once"), "temperature must be 0 or in [0.001, 1000], not -1.0"),
         (("--model", "lama-base", "Once"), "did you mean 'llama-base'?"),
     ],
 )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -129,3 +133,26 @@ def test_warming_up_takes_a_time_and_leaves_the_model_alone() -> None:
     before = {name: p.clone() for name, p in model.named_parameters()}
     assert warm_up(model) > 0
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_warming_up_does_nothing_where_kernels_do_not_serve() -> None:
+    assert warm_up(twin(reference()).to(torch.bfloat16)) == 0.0
+
+
+def test_kernels_compile_where_nothing_can_be_kept() -> None:
+    """A package that cannot be written to, and no home: compiled code lives in a private folder."""
+    code = (
+        "import numba.core.caching as caching, sys\n"
+        "for locator in caching.CacheImpl._locator_classes:\n"
+        "    if 'UserProvided' not in locator.__name__:\n"
+        "        locator.from_function = classmethod(lambda *_: None)\n"
+        "from puna.generate.stepping import _load_kernels\n"
+        "import numba\n"
+        "_load_kernels()\n"
+        "print(numba.config.CACHE_DIR)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    place = Path(ran.stdout.strip())
+    assert place.name.startswith("puna-kernels-")
+    assert not place.exists(), "it is removed at the end"

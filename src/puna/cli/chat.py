@@ -65,6 +65,8 @@ def chat(
         system: System message; the chat template's own by default.
         quiet: Print answers only.
     """
+    if sys.stdin is None:
+        raise InputError("is closed: nobody can be heard", where="standard input")
     if sampling.logprobs >= 0:
         raise InputError("a conversation shows no --logprobs", fix="puna generate --jsonl")
     llama = model.load()

@@ -42,7 +42,7 @@ def read_prompts(prompts: Sequence[str], source: PromptSource) -> Iterator[Promp
     if source.file is not None:
         yield from _read_file(source.file, source.format)
     elif not prompts:
-        if sys.stdin.isatty():
+        if sys.stdin is None or sys.stdin.isatty():
             raise InputError("there is no prompt", fix='puna generate "Once upon a time"')
         text = _decode(sys.stdin.buffer.read(), Path("-"))
         if text.strip():
@@ -51,7 +51,7 @@ def read_prompts(prompts: Sequence[str], source: PromptSource) -> Iterator[Promp
 
 def _read_file(file: Path, kind: LineFormat) -> Iterator[Prompt]:
     try:
-        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        raw = _standard_input() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=file) from error
     as_json = kind == "jsonl" or (kind == "auto" and file.suffix == ".jsonl")
@@ -62,6 +62,12 @@ def _read_file(file: Path, kind: LineFormat) -> Iterator[Prompt]:
             yield _parse_line(line_text, f"{file}, line {number}")
         else:
             yield line_text.removesuffix("\r")
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise InputError("is closed", where="standard input", fix="name a file with --file")
+    return sys.stdin.buffer.read()
 
 
 def _decode(raw: bytes, file: Path) -> str:
@@ -83,6 +89,8 @@ def _parse_line(line: str, where: str) -> Prompt:
         ) from error
     except RecursionError as error:
         raise InputError("is not usable JSON: nested too deeply", where=where) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"is not usable JSON: {error}", where=where) from error
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):

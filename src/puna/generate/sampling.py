@@ -8,7 +8,6 @@ Shapes: B batch, V vocab_size.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,14 +52,23 @@ class Sampling:
         stop: object = self.stop  # a text alone would pass for a tuple of its characters
         penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
         checks = (
-            (all(map(math.isfinite, penalties)), "penalties", "finite", penalties),
-            (math.isfinite(self.temperature), "temperature", "finite", self.temperature),
+            (all(-100 <= p <= 100 for p in penalties), "penalties", "in [-100, 100]", penalties),
             (self.max_tokens >= 1, "max_tokens", "at least 1", self.max_tokens),
-            (self.temperature >= 0, "temperature", "at least 0", self.temperature),
+            (
+                self.temperature == 0 or 1e-3 <= self.temperature <= 1e3,
+                "temperature",
+                "0 or in [0.001, 1000]",
+                self.temperature,
+            ),
             (self.top_k >= 0, "top_k", "at least 0", self.top_k),
             (0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p),
             (0 <= self.min_p <= 1, "min_p", "in [0, 1]", self.min_p),
-            (self.repetition_penalty > 0, "repetition_penalty", "above 0", self.repetition_penalty),
+            (
+                self.repetition_penalty >= 0.01,
+                "repetition_penalty",
+                "at least 0.01",
+                self.repetition_penalty,
+            ),
             (-1 <= self.logprobs <= 100, "logprobs", "in [-1, 100]", self.logprobs),
             (
                 not isinstance(stop, str) and all(self.stop),

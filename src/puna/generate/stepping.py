@@ -5,10 +5,13 @@ Shapes: B batch, V vocab_size.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,9 +53,7 @@ class KernelStep:
     def __init__(self, model: LlamaModel) -> None:
         import numba
 
-        from puna.generate import step_kernels
-
-        self._kernels = step_kernels
+        self._kernels = _load_kernels()
         self._threads = min(torch.get_num_threads(), int(numba.config.NUMBA_NUM_THREADS))
         self._set_threads: Callable[[int], None] = numba.set_num_threads
         self.config = model.config
@@ -115,6 +116,19 @@ def _empty(*sizes: int) -> Any:
     return np.empty(sizes, np.float32)
 
 
+def _load_kernels() -> ModuleType:
+    try:
+        from puna.generate import step_kernels
+    except RuntimeError:  # nowhere to keep compiled code: neither beside the source nor at home
+        import numba
+
+        place = tempfile.TemporaryDirectory(prefix="puna-kernels-")
+        atexit.register(place.cleanup)
+        numba.config.CACHE_DIR = place.name
+        from puna.generate import step_kernels
+    return step_kernels
+
+
 def choose_step(model: LlamaModel, *, kernels: bool = True) -> Stepper:
     """Kernels where they serve: wanted, installed, and a plain float32 model on the CPU."""
     if kernels and kernels_missing(model) is None:
@@ -126,6 +140,10 @@ def kernels_missing(model: LlamaModel) -> str | None:
     """Why compiled kernels do not serve this model; None when they do."""
     if importlib.util.find_spec("numba") is None:
         return "numba is not installed: pip install 'puna[fast]'"
+    try:
+        import numba  # noqa: F401 - whether it can be
+    except ImportError as error:
+        return f"numba cannot be imported: {error}"
     for name, parameter in model.named_parameters():
         if parameter.device.type != "cpu" or parameter.dtype is not torch.float32:
             return f"{name} is {parameter.dtype} on {parameter.device}, not float32 on the CPU"
@@ -142,11 +160,16 @@ def kernels_missing(model: LlamaModel) -> str | None:
 
 
 def warm_up(model: LlamaModel) -> float:
-    """Compile the kernels for this model, or fetch them from Numba's cache; returns seconds."""
+    """Compile the kernels for this model, or fetch them from Numba's cache; returns seconds.
+
+    Does nothing for a model that they do not serve.
+    """
+    if kernels_missing(model) is not None:
+        return 0.0
     began = time.perf_counter()
     with torch.inference_mode():
         cache = ContiguousCache(model.config, batch=1, max_tokens=1)
-        choose_step(model)(torch.zeros(1, dtype=torch.long), cache)
+        KernelStep(model)(torch.zeros(1, dtype=torch.long), cache)
     return time.perf_counter() - began
 
 
