@@ -24,7 +24,7 @@ help:  ## Say what can be made
 
 quickstart: $(VENV)/.stamp-quickstart  ## Install Puna and llama-base, then answer three prompts
 	@echo "==> asking llama-base the prompts in recipes/quickstart.txt"
-	$(VENV)/bin/puna generate --model llama-base --chat --file recipes/quickstart.txt $(ARGS)
+	$(VENV)/bin/puna generate --model llama-base --chat --file recipes/quickstart.txt --max-tokens 120 $(ARGS)
 
 test: $(VENV)/.stamp-dev  ## Run the tests: make test ARGS="-k config"
 	@echo "==> running the tests"

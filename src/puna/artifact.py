@@ -24,6 +24,7 @@ from typing import Any
 from puna.errors import InputError
 
 MANIFEST = "manifest.json"
+_NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
@@ -94,12 +95,23 @@ def _replace(path: Path, temporary: Path, aside: Path) -> None:
 
 
 @contextlib.contextmanager
-def _held(temporary: Path) -> Iterator[None]:
-    """Lock a temporary place while its writer lives; the system lets go when it dies."""
+def _held(temporary: Path) -> Iterator[bool]:
+    """Lock a temporary place while its writer lives; the system lets go when it dies.
+
+    Yields whether there is a lock: NFS refuses one on what is open for reading only (and a folder
+    cannot be opened otherwise), and some file systems know none. The writer needs no lock to write;
+    the sweep, which cannot tell then whether a writer lives, must leave the place alone.
+    """
     descriptor = os.open(temporary, os.O_RDONLY)
+    held = True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            held = False
+        yield held
     finally:
         os.close(descriptor)
 
@@ -107,8 +119,9 @@ def _held(temporary: Path) -> Iterator[None]:
 def _sweep(path: Path) -> None:
     """Clean up after writers of `path` that were killed; leave those alone that are at work."""
     for left in sorted(path.parent.glob(f".{glob.escape(path.name)}.????????.partial")):
-        with contextlib.suppress(OSError), _held(left):
-            _remove(left)
+        with contextlib.suppress(OSError), _held(left) as held:
+            if held:
+                _remove(left)
     for aside in sorted(path.parent.glob(f".{glob.escape(path.name)}.????????.old")):
         if aside.with_suffix(".partial").exists():
             continue  # its writer is at work
@@ -272,11 +285,40 @@ def manifest_path(path: Path, *, folder: bool) -> Path:
 
 
 def find_manifest(path: Path) -> Path | None:
-    """The manifest of the artifact at `path`, or of the artifact that the file at `path` is in."""
+    """The manifest of the artifact at `path`, or of the artifact that the file at `path` is in.
+
+    A folder's manifest speaks for a file in it only where it names the file.
+    """
     places = [manifest_path(path, folder=path.is_dir())]
+    if path.is_symlink():  # what is written through a link lies, with its manifest, behind it
+        places.append(manifest_path(path.resolve(), folder=path.is_dir()))
+    around = path.parent / MANIFEST
     if not path.is_dir():
-        places.append(path.parent / MANIFEST)
+        told = read_manifest(around)
+        if told is not None and path.name in told["identity"]["files"]:
+            places.append(around)
     return next((place for place in places if place.is_file()), None)
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest in a file; None where the file is absent, or no manifest of ours.
+
+    Other programs write files of this name, so what is inside is checked: every part of the type
+    that `manifest` gives it, and the digest that of the identity.
+    """
+    if not path.is_file():
+        return None
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        told = read_json(path)
+        identity = told["identity"]
+        kinds = {"kind": str, "config": dict, "parents": list, "files": dict, "puna": str}
+        if (
+            all(isinstance(identity[key], kind) for key, kind in kinds.items())
+            and isinstance(told["measured"], dict)
+            and told["digest"] == digest_json(identity)
+        ):
+            return dict(told)
+    return None
 
 
 def format_bytes(size: float) -> str:

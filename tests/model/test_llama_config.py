@@ -102,8 +102,22 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"hidden_size": 0}, "hidden_size must be a positive integer, not 0"),
     ({"vocab_size": "many"}, "vocab_size must be a positive integer, not 'many'"),
     ({"num_hidden_layers": True}, "num_hidden_layers must be a positive integer, not True"),
-    ({"sliding_window": 0}, "window_tokens must be at least 1, not 0"),
-    ({"rope_scaling": {"rope_type": "linear", "factor": -1.0}}, "factor must be positive"),
+    ({"rope_scaling": {"rope_type": "dynamic"}}, "rope scaling 'dynamic' is not known"),
+    ({"rope_scaling": "linear"}, "rope_scaling must be an object or null, not 'linear'"),
+    ({"rope_scaling": {"rope_type": "linear"}}, "the config lacks 'rope_scaling.factor'"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": -1.0}}, "rope_scaling.factor must be a p"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": "2"}}, "factor must be a positive number"),
+    ({"rope_parameters": {"rope_theta": "x"}}, "rope_theta must be a positive number, not 'x'"),
+    ({"hidden_size": 33}, "hidden_size = 33 is no multiple of num_attention_heads = 4"),
+    *(
+        ({"model_type": "mistral", "num_key_value_heads": 4, "sliding_window": value}, "window")
+        for value in (0, "4096", 4.5, [1], True)
+    ),
+    *(
+        ({"rope_scaling": {"rope_type": "llama3", **LLAMA3, key: value}}, f"rope_scaling.{key}")
+        for key in LLAMA3
+        for value in (None, 0, "8")
+    ),
 ]
 
 
@@ -124,3 +138,14 @@ def test_a_window_with_biases_has_no_config_in_transformers(bias: str) -> None:
     """Its model with a window has no biases, and would drop them."""
     with pytest.raises(InputError, match=f"a window together with {bias} has no name"):
         replace(WINDOWED, **{bias: True}).to_hf()
+
+
+def test_only_a_mistral_has_a_window() -> None:
+    """transformers ignores the key in a config of type llama, and assumes 4096 in a mistral's."""
+    assert LlamaConfig.from_hf({**MINIMAL, "sliding_window": 4}).window_tokens is None
+    mistral = {**MINIMAL, "model_type": "mistral", "num_key_value_heads": 4}
+    assert LlamaConfig.from_hf({**mistral, "sliding_window": 4}).window_tokens == 4
+    assert LlamaConfig.from_hf({**mistral, "sliding_window": None}).window_tokens is None
+    theirs = transformers.MistralConfig.from_dict(dict(mistral))
+    assert LlamaConfig.from_hf(mistral).window_tokens == theirs.sliding_window == 4096
+    assert LlamaConfig.from_hf(mistral).max_position_embeddings == theirs.max_position_embeddings

@@ -298,7 +298,10 @@ REFUSED = {
         {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
         "rope_scaling.rope_type = linear: it knows llama3 only",
     ),
-    "window": ({"sliding_window": 16}, "cannot express sliding_window = 16"),
+    "window": (
+        {"model_type": "mistral", "sliding_window": 16},
+        "cannot express sliding_window = 16",
+    ),
 }
 
 

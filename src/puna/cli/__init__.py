@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a defect of puna, 2 bad input, 130 interrupted.
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 import traceback
@@ -59,17 +60,37 @@ def run(arguments: Sequence[str]) -> int:
         return 130
     except (BrokenPipeError, SystemExit):  # the latter is rich's word for the former
         # The reader of our output went away, as `head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered
+        _drop_output()
         return 0
-    except Exception as error:
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # a panic of a Rust library is no Exception
         if debug:
             traceback.print_exc()
+        if _of_output(error):
+            _drop_output()
+            return _complain(f"standard output could not be written: {_reason(error)}")
         print(
             f"puna: a defect of ours: {type(error).__name__}: {error} (--debug shows where)",
             file=sys.stderr,
         )
         return 1
     return 0
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere, or the interpreter would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _of_output(error: BaseException) -> bool:
+    """Whether a write to standard output failed: writers of files name their file."""
+    full = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
+    return isinstance(error, OSError) and error.filename is None and error.errno in full
+
+
+def _reason(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _complain(message: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from puna.artifact import format_bytes
 from puna.cli.output import table_console
@@ -18,19 +19,22 @@ def models(*, get: str | None = None) -> None:
     console = table_console()
     if get is not None:
         located = install(get)
-        console.print(f"{located.name}: {located.path}", soft_wrap=True)
+        console.print(Text(f"{located.name}: {located.path}"), soft_wrap=True)
         return
     table = Table(box=None, header_style="bold")
     for column in ("name", "from", "size", "path"):
         table.add_column(column, overflow="fold")
     found = available()
     for located in found:
-        table.add_row(located.name, located.source, _size(located), str(located.path))
+        cells = (located.name, located.source, _size(located), str(located.path))
+        table.add_row(*map(Text, cells))  # a name in brackets is no markup
     missing = [name for name in PACKAGED if all(located.name != name for located in found)]
     for name in missing:
         table.add_row(name, "package", "-", f"not installed: puna models --get {name}")
+    console.print("models known by name; every command takes a path as well", style="dim")
     console.print(table)
-    console.print(f"aliases are read from {config_path()} (key: models)", soft_wrap=True)
+    advice = f"add a name of your own in {config_path()}:  models: {{name: /path/to/model}}"
+    console.print(Text(advice, style="dim"), soft_wrap=True)
 
 
 def _size(located: Located) -> str:

@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from puna.errors import InputError
+
 
 @dataclass(frozen=True)
 class ReportOptions:
@@ -29,12 +31,26 @@ class ReportOptions:
     log_file: Path | None = None
     """Append one line per finished stage to this file."""
 
+    def __post_init__(self) -> None:
+        if self.log_file is None:
+            return
+        folder = self.log_file.parent
+        if not folder.is_dir():  # seen before the work, not after it
+            raise InputError(
+                f"the folder {folder} does not exist", where=self.log_file, fix=f"mkdir -p {folder}"
+            )
+        if self.log_file.is_dir():
+            raise InputError("is a folder; the log is a file", where=self.log_file)
+
 
 @contextmanager
 def reporting(options: ReportOptions, unit: str) -> Iterator[Callable[[str, int, int], None]]:
     """Yield `report(what, done, total)`; `unit` names what is counted.
 
     The bar goes to standard error, and only to a terminal.
+
+    Raises:
+        InputError: The log file cannot be written.
     """
     console = Console(stderr=True)
     columns = (
@@ -47,12 +63,12 @@ def reporting(options: ReportOptions, unit: str) -> Iterator[Callable[[str, int,
     hidden = options.quiet or not console.is_terminal
     tasks: dict[str, tuple[TaskID, float]] = {}
     with ExitStack() as stack:
+        log: TextIO | None = None
+        if options.log_file is not None:
+            log = stack.enter_context(_opened(options.log_file))
         progress = stack.enter_context(
             Progress(*columns, console=console, transient=True, disable=hidden)
         )
-        log: TextIO | None = None
-        if options.log_file is not None:
-            log = stack.enter_context(options.log_file.open("a", encoding="utf-8"))
 
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
@@ -63,7 +79,25 @@ def reporting(options: ReportOptions, unit: str) -> Iterator[Callable[[str, int,
             progress.update(task, completed=done, rate=rate)
             if log is not None and done == total:
                 stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
-                log.write(f"{stamp} {what}: {done} {unit} in {seconds:.2f} s\n")
-                log.flush()
+                with _naming(options.log_file):
+                    log.write(f"{stamp} {what}: {done} {unit} in {seconds:.2f} s\n")
+                    log.flush()
 
         yield report
+
+
+def _opened(path: Path) -> TextIO:
+    with _naming(path):
+        return path.open("a", encoding="utf-8")
+
+
+@contextmanager
+def _naming(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"the log cannot be written: {error.strerror}",
+            where=path,
+            fix="choose another --log-file",
+        ) from error

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from puna.artifact import find_manifest, format_bytes, read_json
+from puna.artifact import find_manifest, format_bytes, read_manifest
 from puna.cli.output import table_console
-from puna.flows.opening import checkpoint_tokenizer, read_config
+from puna.config import from_dict
+from puna.errors import InputError
+from puna.flows.opening import read_config, tokenizer_if_any
+from puna.flows.verify import Verdict
 from puna.model import count
 from puna.store import open_checkpoint
-from puna.store.locate import locate
+from puna.store.locate import PACKAGED, locate
 
 
 def show(model: str = "llama-base") -> None:
@@ -23,13 +29,15 @@ def show(model: str = "llama-base") -> None:
     Args:
         model: A path, an alias, a packaged model, or owner/name on the hub.
     """
-    path = locate(model).path
+    located = locate(model)
+    path = located.path
     checkpoint = open_checkpoint(path)
     config = read_config(checkpoint)
     counts = count(config)
-    tokenizer = checkpoint_tokenizer(checkpoint, config)
+    tokenizer = tokenizer_if_any(checkpoint)
     stored = Counter(tensor.stored for tensor in checkpoint.tensors.values())
     rows: list[tuple[str, str]] = [
+        *([("model", PACKAGED[model].about)] if located.source == "package" else []),
         ("path", str(path)),
         ("format", checkpoint.format),
         ("parameters", f"{counts.parameters:,}"),
@@ -44,7 +52,8 @@ def show(model: str = "llama-base") -> None:
         ("rotary", f"base {config.rope_theta:g}, scaling {config.rope_scaling.kind}"),
         ("head", "tied to the embedding" if config.tie_word_embeddings else "its own"),
         ("vocabulary", f"{config.vocab_size:,}"),
-        ("chat template", "yes" if tokenizer.chat_template else "none"),
+        ("tokenizer", "none" if tokenizer is None else f"{tokenizer.vocab_size:,} tokens"),
+        ("chat template", "yes" if tokenizer and tokenizer.chat_template else "none"),
         ("FLOPs per token", f"{counts.flops_per_token():,} forward"),
         ("cache per token", f"{format_bytes(counts.kv_bytes_per_token(4))} in float32"),
     ]
@@ -52,7 +61,7 @@ def show(model: str = "llama-base") -> None:
     table.add_column()
     table.add_column(overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a name in brackets is no markup
     console = table_console()
     console.print(table)
     _lineage(console, path)
@@ -60,18 +69,46 @@ def show(model: str = "llama-base") -> None:
 
 def _lineage(console: Console, path: Path) -> None:
     place = find_manifest(path)
+    told = None if place is None else read_manifest(place)
     if place is None:
         console.print("no manifest: made elsewhere", style="dim")
-        return
-    told: Any = read_json(place)
-    if not isinstance(told, dict) or not {"identity", "measured", "digest"} <= told.keys():
-        console.print(f"{place.name} is not a manifest of puna: made elsewhere", style="dim")
-        return
+    elif told is None:
+        console.print(Text(f"{place.name} is not a manifest of puna: made elsewhere", style="dim"))
+    else:
+        console.print()
+        for sentence in _sentences(told):
+            console.print(Text(sentence), soft_wrap=True)
+
+
+def _sentences(told: dict[str, Any]) -> Iterator[str]:
+    """What a manifest tells, for people."""
     identity, measured = told["identity"], told["measured"]
-    console.print(f"\n{identity['kind']} {told['digest'][:16]}, made by puna {identity['puna']}")
-    for key, value in identity["config"].items():
-        console.print(f"  {key}: {value}", soft_wrap=True)
+    config = dict(identity["config"])
+    yield f"{identity['kind']} {_short(told['digest'])}"
+    if config.get("made by") == "convert" and {"from", "to", "dtype"} <= config.keys():
+        source, product, dtype = (config.pop(key) for key in ("from", "to", "dtype"))
+        del config["made by"]
+        yield f"made by puna {identity['puna']}: convert from {source} to {product}, {dtype}"
+        compared = config.pop("verified", None) and measured.get("comparison")
+        yield _compared(compared) if compared else "not compared with its source"
+    else:
+        yield f"made by puna {identity['puna']}"
+    for key, value in config.items():
+        yield f"{key}: {_short(value)}"
     for parent in identity["parents"]:
-        console.print(f"  from: {parent}", soft_wrap=True)
-    for key, value in measured.items():
-        console.print(f"  measured {key}: {value}", soft_wrap=True)
+        yield f"parent: {_short(parent)}"
+    seconds, host = measured.get("seconds"), measured.get("host")
+    took = f" in {seconds} s" if seconds is not None else ""
+    yield f"finished {measured.get('finished')}{took}{f' on {host}' if host else ''}"
+
+
+def _compared(comparison: Any) -> str:
+    try:
+        return from_dict(Verdict, comparison, where="comparison").sentence()
+    except InputError:  # of another version of puna
+        return f"compared with its source: {comparison}"
+
+
+def _short(value: object) -> str:
+    """Text in which every SHA-256 is cut to its first sixteen digits."""
+    return re.sub(r"\b([0-9a-f]{16})[0-9a-f]{48}\b", r"\1...", str(value))

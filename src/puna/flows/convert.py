@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import platform
+import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,25 +17,23 @@ import torch
 from puna.artifact import (
     MANIFEST,
     TensorDigest,
-    digest_file,
-    find_manifest,
+    check_free,
     format_bytes,
-    manifest,
     manifest_path,
     model_identity,
-    read_json,
+    read_manifest,
     write_json,
     writing_file,
     writing_folder,
 )
 from puna.errors import InputError
-from puna.flows.opening import checkpoint_tokenizer, read_config
+from puna.flows.lineage import describe, parents
+from puna.flows.opening import tokenizer_if_any
 from puna.flows.verify import Verdict, verify
 from puna.store import Checkpoint, LazyTensor, open_checkpoint
 from puna.store.gguf_writer import write_gguf
 from puna.store.hf_writer import write_hf
 from puna.store.meta_writer import write_meta
-from puna.store.values import digest_lazy
 from puna.tokens import Tokenizer
 
 Target = Literal["hf", "meta", "gguf"]
@@ -51,7 +49,7 @@ class ConvertOptions:
     to: Target
     """Format of the product: hf (Hugging Face folder), meta (Meta's folder) or gguf (one file)."""
     dtype: DtypeChoice = "keep"
-    """Of the product's matrices; keep is that of the source, float32 for quantized sources."""
+    """Of the product's matrices; keep is that of the source's, float32 for quantized sources."""
     shards: int = 1
     """Model-parallel shards of a Meta folder."""
     max_shard_bytes: int = 5_000_000_000
@@ -93,24 +91,53 @@ def convert(
     """
     began = time.perf_counter()
     source = open_checkpoint(source_path)
-    tokenizer = _tokenizer(source)
-    dtype, rounding = _plan_dtype(source, options)
-    _check_target(source, target, options, dtype)
-    writing = writing_file if options.to == "gguf" else writing_folder
-    with writing(target, force=options.force) as place, _named(target, place):
-        digests = _write(source, tokenizer, place, options, dtype, progress)
+    tokenizer = tokenizer_if_any(source)
+    plan = _plan(source, options)
+    target = _check_target(source, target, options)
+    _check_room(source, target, plan)
+    with _places(target, options) as (place, beside), _named(target, place):
+        digests = _write(source, tokenizer, place, options, plan, progress)
         verdict = None
         if options.verify:
             product = open_checkpoint(place)
-            verdict = _verify(source, product, tokenizer, rounding, progress)
-        parents = _parents(source, digests, rounding)
-        told = _manifest(source, place, options, dtype, digests, parents, verdict, began)
-        if options.to != "gguf":
-            write_json(place / MANIFEST, told)
-    if options.to == "gguf":
-        with writing_file(manifest_path(target, folder=False), force=True) as place:
-            write_json(place, told)
+            verdict = _verify(source, product, tokenizer, plan.rounding, progress)
+        told = describe(
+            place,
+            config={
+                "made by": "convert",
+                "from": source.format,
+                "to": options.to,
+                "dtype": plan.dtype,
+                "verified": verdict is not None,
+                "model": model_identity(digests),
+            },
+            parents=parents(source, digests, exact=plan.rounding == "exact"),
+            verdict=verdict,
+            began=began,
+        )
+        write_json(beside, told)
     return Converted(target, told, verdict, time.perf_counter() - began)
+
+
+@contextlib.contextmanager
+def _places(target: Path, options: ConvertOptions) -> Iterator[tuple[Path, Path]]:
+    """Yield the place of the product and that of its manifest, both temporary.
+
+    A GGUF file and its manifest are two files, and no system renames two at once. Both are whole
+    before either appears; the manifest follows the file by a rename. A process killed between
+    the two leaves an older manifest, or none, beside the new file: such a manifest names another
+    model, by which its readers can tell.
+    """
+    if options.to != "gguf":
+        with writing_folder(target, force=options.force) as place:
+            yield place, place / MANIFEST
+        return
+    beside = manifest_path(target, folder=False)
+    with (
+        writing_file(beside, force=options.force) as told,
+        writing_file(target, force=options.force) as place,
+    ):
+        yield place, told
 
 
 @contextlib.contextmanager
@@ -124,29 +151,55 @@ def _named(target: Path, place: Path) -> Iterator[None]:
         raise InputError(error.what, where=target, fix=error.fix) from error
 
 
-def _tokenizer(source: Checkpoint) -> Tokenizer | None:
-    if not source.tokenizer.files and not source.tokenizer.gguf:
-        return None
-    return checkpoint_tokenizer(source, read_config(source))
+@dataclass(frozen=True)
+class _Plan:
+    """What the product's tensors are written as."""
+
+    dtype: str  # of the matrices, as --dtype names it
+    cast: torch.dtype | None  # of every tensor in a folder; None keeps each tensor's own
+    rounding: str  # what that may cost, a key of `verify.KL_BOUNDS`
 
 
-def _plan_dtype(source: Checkpoint, options: ConvertOptions) -> tuple[str, str]:
-    """The product's dtype, and what rounding it may cost (a key of `verify.KL_BOUNDS`)."""
-    kinds = {tensor.dtype for tensor in source.tensors.values()}
-    widest = max(kinds, key=lambda kind: kind.itemsize)
-    names = {kind: name for name, kind in _TORCH.items()}
-    if widest not in names:
-        raise InputError(f"has weights in {widest}", where=source.path, fix="name a --dtype")
-    wanted = names[widest] if options.dtype == "keep" else options.dtype
-    if wanted == "q8_0" and options.to != "gguf":
+def _plan(source: Checkpoint, options: ConvertOptions) -> _Plan:
+    if options.dtype == "q8_0" and options.to != "gguf":
         raise InputError(f"q8_0 belongs to GGUF, not to {options.to}", fix="--dtype float16")
-    if wanted == "q8_0":
-        return wanted, "q8_0"
-    widens = all(kind == _TORCH[wanted] or _TORCH[wanted] == torch.float32 for kind in kinds)
-    return wanted, "exact" if widens else wanted
+    if options.dtype == "q8_0":
+        return _Plan("q8_0", None, "q8_0")
+    tensors = source.tensors.values()
+    odd = next((t for t in tensors if t.dtype not in (*_TORCH.values(), torch.float64)), None)
+    if odd is not None:
+        raise InputError(f"tensor {odd.name!r} is in {odd.dtype}", where=source.path)
+    # Formats differ in the dtype of norms (GGUF has them in float32): only matrices tell.
+    kinds = [t.dtype for t in tensors if len(t.shape) > 1] or [t.dtype for t in tensors]
+    names = {kind: name for name, kind in _TORCH.items()}
+    kept = functools.reduce(torch.promote_types, kinds)
+    if options.dtype == "keep" and kept not in names:
+        raise InputError(f"has weights in {kept}", where=source.path, fix="--dtype float32")
+    name = names[kept] if options.dtype == "keep" else options.dtype
+    cast = _TORCH[name]
+    if options.to == "gguf":  # vectors become float32
+        wanted = [(t, cast if len(t.shape) > 1 else torch.float32) for t in tensors]
+    else:
+        wanted = [(t, cast) for t in tensors]
+    if all(_survives(tensor, kind) for tensor, kind in wanted):
+        return _Plan(name, cast, "exact")
+    if options.dtype == "keep" and options.to != "gguf" and len(set(kinds)) == 1:
+        return _Plan(name, None, "exact")
+    return _Plan(name, cast, name)
 
 
-def _check_target(source: Checkpoint, target: Path, options: ConvertOptions, dtype: str) -> None:
+def _survives(tensor: LazyTensor, dtype: torch.dtype) -> bool:
+    """Whether a cast keeps every value; narrowing a matrix counts as rounding, unread."""
+    if torch.promote_types(tensor.dtype, dtype) == dtype:
+        return True
+    if len(tensor.shape) > 1:
+        return False
+    values = tensor.load()
+    return torch.equal(values.to(dtype).to(values.dtype), values)
+
+
+def _check_target(source: Checkpoint, target: Path, options: ConvertOptions) -> Path:
+    """Refuse a target that cannot be; returns the place behind it, if it is a link."""
     if options.shards != 1 and options.to != "meta":
         raise InputError("--shards belongs to --to meta")
     if options.to == "gguf" and target.suffix != ".gguf":
@@ -157,12 +210,36 @@ def _check_target(source: Checkpoint, target: Path, options: ConvertOptions, dty
         raise InputError(
             "is no GGUF file; --force does not replace it", where=target, fix="choose another path"
         )
-    if target.resolve() == source.path.resolve():
+    try:
+        place = target.resolve() if target.is_symlink() else target
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise InputError("is a link that leads nowhere", where=target) from error
+    if place.resolve() == source.path.resolve():
         raise InputError("source and target are the same place", where=target)
-    width = {"float32": 4.0, "q8_0": 34 / 32}.get(dtype, 2.0)
+    read = {source.path, *(t.file for t in source.tensors.values() if t.file is not None)}
+    if any(file.resolve().is_relative_to(place.resolve()) for file in read):
+        raise InputError(
+            f"the source {source.path} lies inside the target, which would replace it",
+            where=target,
+            fix="choose another path",
+        )
+    check_free(place, force=options.force, folder=options.to != "gguf")
+    if options.to == "gguf":
+        beside = manifest_path(place, folder=False)
+        check_free(beside, force=options.force)
+        if beside.exists() and read_manifest(beside) is None:
+            raise InputError(
+                "is no manifest of puna; --force does not replace it",
+                where=beside,
+                fix="choose another path, or remove it yourself",
+            )
+    return place
+
+
+def _check_room(source: Checkpoint, target: Path, plan: _Plan) -> None:
+    width = {"float32": 4.0, "q8_0": 34 / 32}.get(plan.dtype, 2.0)
     scalars = sum(tensor.nbytes // tensor.dtype.itemsize for tensor in source.tensors.values())
-    existing = next(parent for parent in target.absolute().parents if parent.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(target.absolute().parent).free
     if scalars * width > free:
         raise InputError(
             f"the product needs about {format_bytes(scalars * width)}, "
@@ -182,16 +259,20 @@ def _write(
     tokenizer: Tokenizer | None,
     place: Path,
     options: ConvertOptions,
-    dtype: str,
+    plan: _Plan,
     progress: Callable[[str, int, int], None],
 ) -> list[TensorDigest]:
     total = len(source.tensors) * options.shards
     tensors = list(_watched(source.tensors, lambda done: progress("writing", done, total)))
     if options.to == "gguf":
         metadata = {} if tokenizer is None else tokenizer.to_gguf()
-        metadata["general.name"] = source.path.stem
+        metadata["general.name"] = _title(source.path)
         return write_gguf(
-            place, config=source.config, tensors=tensors, metadata=metadata, dtype=_GGUF[dtype]
+            place,
+            config=source.config,
+            tensors=tensors,
+            metadata=metadata,
+            dtype=_GGUF[plan.dtype],
         )
     files = _side_files(source, tokenizer)
     if options.to == "meta":
@@ -200,7 +281,7 @@ def _write(
             config=source.config,
             tensors=tensors,
             files=files,
-            dtype=_TORCH[dtype],
+            dtype=plan.cast,
             shards=options.shards,
         )
     return write_hf(
@@ -209,9 +290,20 @@ def _write(
         tensors=tensors,
         files=files,
         generation_config=source.generation_config,
-        dtype=_TORCH[dtype],
+        dtype=plan.cast,
         max_shard_bytes=options.max_shard_bytes,
     )
+
+
+def _title(path: Path) -> str:
+    """What to call a model: the name of its file or folder, of its repository in a hub's cache."""
+    place = path.resolve() if path.name in ("", "..") else path.absolute()
+    if place.suffix == ".gguf":
+        return place.stem
+    folder = place if place.is_dir() else place.parent
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.rpartition("--")[2]
+    return folder.name
 
 
 def _side_files(source: Checkpoint, tokenizer: Tokenizer | None) -> dict[str, bytes]:
@@ -254,50 +346,5 @@ def _verify(
         done += 1
         progress("comparing", done, parts)
 
-    both = (tokenizer, _tokenizer(product))
+    both = (tokenizer, tokenizer_if_any(product))
     return verify(source, product, tokenizers=both, rounding=rounding, tick=tick)
-
-
-def _parents(source: Checkpoint, digests: list[TensorDigest], rounding: str) -> list[str]:
-    place = find_manifest(source.path)
-    if place is not None:
-        with contextlib.suppress(KeyError, TypeError):
-            return [str(read_json(place)["digest"])]
-    exact = rounding == "exact" and all(
-        str(t.dtype).endswith(d.dtype)
-        for t, d in zip(source.tensors.values(), digests, strict=False)
-    )
-    same = digests if exact else [digest_lazy(t) for t in source.tensors.values()]
-    return [f"model {model_identity(same)}"]
-
-
-def _manifest(
-    source: Checkpoint,
-    place: Path,
-    options: ConvertOptions,
-    dtype: str,
-    digests: list[TensorDigest],
-    parents: list[str],
-    verdict: Verdict | None,
-    began: float,
-) -> dict[str, Any]:
-    files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
-    names = {file: "weights" if place.is_file() else str(file.relative_to(place)) for file in files}
-    return manifest(
-        "checkpoint",
-        config={
-            "made by": "convert",
-            "from": source.format,
-            "to": options.to,
-            "dtype": dtype,
-            "verified": verdict is not None,
-            "model": model_identity(digests),
-        },
-        parents=parents,
-        files={names[file]: digest_file(file) for file in files},
-        measured={
-            "seconds": round(time.perf_counter() - began, 3),
-            "host": f"{platform.system()} {platform.machine()}",
-            "comparison": None if verdict is None else verdict.to_dict(),
-        },
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from puna.model import LlamaConfig, LlamaModel, build
 from puna.store import Checkpoint, check_finite, open_checkpoint
 from puna.store.locate import locate
 from puna.tokens import Tokenizer, open_tokenizer
+
+THREADS_PER_CORE = 4  # more can only be a mistake
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,17 @@ def checkpoint_tokenizer(checkpoint: Checkpoint, config: LlamaConfig) -> Tokeniz
     )
 
 
+def tokenizer_if_any(checkpoint: Checkpoint) -> Tokenizer | None:
+    """The tokenizer of a checkpoint; None where it carries no file of one.
+
+    Raises:
+        InputError: It has one that is damaged, or that contradicts the model.
+    """
+    if not checkpoint.tokenizer.files and not checkpoint.tokenizer.gguf:
+        return None
+    return checkpoint_tokenizer(checkpoint, read_config(checkpoint))
+
+
 def finite_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
     """Read every tensor in turn, and refuse NaN and infinity by the name of the tensor."""
     for name, lazy in checkpoint.tensors.items():
@@ -112,15 +127,17 @@ def resolve_device(name: str) -> torch.device:
 
     if name == "auto":
         return default_device()
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(
-            f"device {name!r} is not known", fix="auto, cpu, cuda, cuda:N, mps"
-        ) from error
+    if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", name, flags=re.ASCII):
+        raise InputError(f"device {name!r} is not known", fix="auto, cpu, cuda, cuda:N, mps")
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(
             f"device {name!r}: this machine has no CUDA device", fix="use --device cpu"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices",
+            fix=f"use --device cuda:0 to cuda:{torch.cuda.device_count() - 1}",
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(
@@ -133,12 +150,18 @@ def set_threads(threads: int | None) -> None:
     """Let torch compute with this many threads; its own choice when None.
 
     Raises:
-        InputError: `threads` is below 1.
+        InputError: `threads` is below 1, or far more than this machine has cores.
     """
     if threads is None:
         return
     if threads < 1:
         raise InputError(f"threads must be at least 1, not {threads}")
+    most = THREADS_PER_CORE * (os.cpu_count() or 1)
+    if threads > most:  # the system would refuse them, and torch would end the process
+        raise InputError(
+            f"threads must be at most {most} on this machine ({THREADS_PER_CORE} per core), "
+            f"not {threads}"
+        )
     torch.set_num_threads(threads)
 
 

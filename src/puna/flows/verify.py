@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from puna.errors import InputError
 from puna.flows.opening import read_config
-from puna.model import AttentionSpec
+from puna.model import AttentionSpec, LlamaConfig
 from puna.model.streamed import Stage, forward_by_block
 from puna.store import Checkpoint
 from puna.tokens import Tokenizer
@@ -23,7 +23,7 @@ PROMPTS = (
 )
 MAX_PROMPT_TOKENS = 48
 
-KL_BOUNDS = {"exact": 0.0, "float16": 1e-4, "bfloat16": 5e-3, "q8_0": 2e-2}
+KL_BOUNDS = {"exact": 0.0, "float32": 1e-6, "float16": 1e-4, "bfloat16": 5e-3, "q8_0": 2e-2}
 """Mean Kullback-Leibler divergence per token, nats, that each kind of rounding may cost."""
 
 
@@ -31,7 +31,7 @@ KL_BOUNDS = {"exact": 0.0, "float16": 1e-4, "bfloat16": 5e-3, "q8_0": 2e-2}
 class Verdict:
     """What the comparison found."""
 
-    rounding: str  # exact, float16, bfloat16 or q8_0: what the conversion may cost
+    rounding: str  # exact, float32, float16, bfloat16 or q8_0: what the conversion may cost
     prompts: int
     tokens: int
     tokenizer: str  # same, or why it was not compared
@@ -42,6 +42,17 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
+
+    def sentence(self) -> str:
+        """What was found, for people."""
+        tokens = f"{self.tokens} tokens of {self.prompts} prompts"
+        tokenizer = f"tokenizer: {self.tokenizer}"
+        if self.rounding == "exact":
+            return f"compared with its source: equal bit for bit over {tokens}; {tokenizer}"
+        return (
+            f"compared with its source: mean KL {self.mean_kl:.2g} nats over {tokens}, "
+            f"{self.same_choice:.1%} the same next token; {tokenizer}"
+        )
 
 
 def verify(
@@ -66,6 +77,7 @@ def verify(
     """
     told = _compare_tokenizers(tokenizers, product)
     config = read_config(source)
+    _compare_configs(config, read_config(product), product)
     ids, valid = _prompt_ids(tokenizers[0], config.vocab_size)
     spec = AttentionSpec(valid=valid)
     ours = forward_by_block(config, _reader(source), ids, spec)
@@ -131,6 +143,30 @@ def _prompt_ids(tokenizer: Tokenizer | None, vocab_size: int) -> tuple[Tensor, T
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     lengths = torch.tensor([len(row) for row in rows])
     return ids, torch.arange(longest) < lengths[:, None]
+
+
+def _compare_configs(ours: LlamaConfig, theirs: LlamaConfig, product: Checkpoint) -> None:
+    """Refuse a product of another shape, by the first field: short prompts cannot see them all."""
+    for (name, before), (_, after) in zip(_shape(ours), _shape(theirs), strict=False):
+        if before != after:
+            raise _differs(product, f"its config: {name} is {after}, not {before}")
+
+
+def _shape(config: LlamaConfig) -> list[tuple[str, Any]]:
+    """What decides what a model computes; floats as float32, since GGUF stores them so."""
+    scaling = config.rope_scaling
+    stretched = {
+        "default": ("kind",),
+        "linear": ("kind", "factor"),
+        "llama3": tuple(field.name for field in fields(scaling)),
+    }[scaling.kind]
+    unseen = ("rope_scaling", "initializer_range")  # the second is for fresh weights only
+    plain = [(f.name, getattr(config, f.name)) for f in fields(config) if f.name not in unseen]
+    scaled = [(f"rope_scaling.{name}", getattr(scaling, name)) for name in stretched]
+    return [
+        (name, torch.tensor(value).item() if isinstance(value, float) else value)
+        for name, value in plain + scaled
+    ]
 
 
 def _compare_tokenizers(

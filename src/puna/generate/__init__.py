@@ -1,7 +1,7 @@
 """A model and a prompt in, tokens and text out: samplers and streaming over a KV cache.
 
 Greedy decoding equals that of the reference implementation token for token; every sampler equals
-its reference distribution; a batch gives the same text as its prompts one by one.
+its reference distribution; the text does not depend on the batch size.
 """
 
 from __future__ import annotations

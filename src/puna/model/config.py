@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -70,8 +71,11 @@ class LlamaConfig:
             )
         if self.head_dim % 2:
             raise InputError(f"head_dim must be even for rotary embeddings, not {self.head_dim}")
-        if self.window_tokens is not None and self.window_tokens < 1:
-            raise InputError(f"window_tokens must be at least 1, not {self.window_tokens}")
+        window = self.window_tokens
+        if window is not None and (type(window) is not int or window < 1):
+            raise InputError(
+                f"window_tokens (sliding_window) must be at least 1 or null, not {window!r}"
+            )
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> LlamaConfig:
@@ -86,17 +90,25 @@ class LlamaConfig:
         activation = config.get("hidden_act", "silu")
         if activation not in ("silu", "swish"):
             raise InputError(f"hidden_act {activation!r} is not known; a LLaMA uses 'silu'")
-        heads = config["num_attention_heads"]
         theta, scaling = _read_rope(config)
         absent = {name: getattr(cls, name) for name in _PLAIN} | {"rms_norm_eps": 1e-6}
+        heads = groups = config["num_attention_heads"]
+        window = None  # transformers has none for a model of type llama, whatever the config says
+        if config.get("model_type") == "mistral":
+            window, groups = config.get("sliding_window", 4096), 8
+            absent["max_position_embeddings"] = 131072
+        given = {key: value for key, value in config.items() if value is not None}
+        width = given.get("head_dim")
+        if width is None:
+            width = _divided(config, "hidden_size", "num_attention_heads")
         return cls(
             **{key: config[key] for key in _POSITIVE[:5]},
-            num_key_value_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            num_key_value_heads=given.get(_GROUPS, heads if _GROUPS in config else groups),
+            head_dim=width,
             rope_theta=theta,
             rope_scaling=scaling,
-            window_tokens=config.get("sliding_window"),
-            **{name: config.get(name, value) for name, value in absent.items()},
+            window_tokens=window,
+            **{name: given.get(name, value) for name, value in absent.items()},
         )
 
     def to_hf(self) -> dict[str, Any]:
@@ -132,6 +144,7 @@ class LlamaConfig:
         }
 
 
+_GROUPS = "num_key_value_heads"
 _POSITIVE = (
     "vocab_size",
     "hidden_size",
@@ -151,21 +164,50 @@ _PLAIN = (
 )
 
 
+def _divided(config: Mapping[str, Any], key: str, by: str) -> int:
+    """A size over a count; what is no count is left for the constructor to refuse by name."""
+    size, count = config[key], config[by]
+    if type(size) is not int or type(count) is not int or size < 1 or count < 1:
+        return 2
+    if size % count:
+        raise InputError(f"{key} = {size} is no multiple of {by} = {count}, without a head_dim")
+    return size // count
+
+
 def _read_rope(config: Mapping[str, Any]) -> tuple[float, RopeScaling]:
     # transformers 5 keeps the base inside `rope_parameters`; 4 has `rope_theta` + `rope_scaling`.
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta = rope.get("rope_theta", config.get("rope_theta", 10000.0))
+    source = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+    rope = config.get(source) or {}
+    if not isinstance(rope, Mapping):
+        raise InputError(f"{source} must be an object or null, not {rope!r}")
+    given = {key: value for key, value in config.items() if value is not None}
+    theta = _positive({"rope_theta": given.get("rope_theta", 10000.0), **rope}, "rope_theta", "")
     kind = rope.get("rope_type", rope.get("type", "default"))
-    partial = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
+    partial = rope.get("partial_rotary_factor", given.get("partial_rotary_factor", 1.0))
     if partial != 1.0:
         raise InputError(f"partial_rotary_factor {partial} is not supported; a LLaMA rotates all")
-    if kind == "default":
-        return float(theta), RopeScaling()
-    context = rope.get("original_max_position_embeddings")
-    return float(theta), RopeScaling(
-        kind=cast(RopeKind, kind),
-        factor=float(rope.get("factor", 1.0)),
-        low_freq_factor=float(rope.get("low_freq_factor", 1.0)),
-        high_freq_factor=float(rope.get("high_freq_factor", 4.0)),
-        original_max_positions=int(context or config.get("max_position_embeddings", 8192)),
-    )
+    place = f"{source}."
+    match kind:
+        case "default":
+            return theta, RopeScaling()
+        case "linear":
+            return theta, RopeScaling("linear", _positive(rope, "factor", place))
+        case "llama3":
+            context = _positive(rope, "original_max_position_embeddings", place)
+            if context != int(context):
+                raise InputError(
+                    f"{place}original_max_position_embeddings must be a whole number, not {context}"
+                )
+            names = ("factor", "low_freq_factor", "high_freq_factor")
+            factor, low, high = (_positive(rope, name, place) for name in names)
+            return theta, RopeScaling("llama3", factor, low, high, int(context))
+    return theta, RopeScaling(kind=cast(RopeKind, kind))  # refuses it by its name
+
+
+def _positive(rope: Mapping[str, Any], key: str, place: str) -> float:
+    value = rope.get(key)
+    if value is None:
+        raise InputError(f"the config lacks {place + key!r}")
+    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+        raise InputError(f"{place}{key} must be a positive number, not {value!r}")
+    return float(value)

@@ -22,6 +22,12 @@ _SIZES = (
     "head_dim",
     "max_position_embeddings",
 )
+_WINDOW = "sliding_window"
+_ORIGINAL = "original_max_position_embeddings"
+_ROPE_FIELDS: Mapping[Any, tuple[str, ...]] = {
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", _ORIGINAL),
+}
 _MAX_SIZE = 2**31  # no size of a published model comes near it
 
 
@@ -43,8 +49,14 @@ def complete_config(raw: Any, where: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise InputError(f"expected an object, found a {type(raw).__name__}", where=where)
     _check_architecture(raw, where)
-    config = {**_defaults(raw), **{key: v for key, v in raw.items() if v is not None}}
+    defaults = _defaults(raw)
+    # A null means "as if absent" where something is filled in, and itself anywhere else: without
+    # it transformers would put its own default there (`eos_token_id` 2, a window of 4096).
+    filled = {*defaults, *_SIZES} - {_WINDOW}
+    config = {**defaults, **{k: v for k, v in raw.items() if v is not None or k not in filled}}
     config.pop("rope_parameters", None)
+    if config["model_type"] != "mistral":
+        config.pop(_WINDOW, None)  # transformers has no window for a model of type llama either
     config["rope_theta"], config["rope_scaling"] = _rope(raw, where)
     config.setdefault("num_key_value_heads", config.get("num_attention_heads"))
     if config.get("head_dim") is None:
@@ -58,7 +70,54 @@ def complete_config(raw: Any, where: Path) -> dict[str, Any]:
         if not isinstance(config[key], bool):
             raise _bad_field(key, "true or false", config[key], where)
     _check_heads(config, where)
+    window = config.get(_WINDOW)
+    if window is not None and (type(window) is not int or not 0 < window < _MAX_SIZE):
+        raise _bad_field(_WINDOW, "a positive whole number or null", window, where)
     return config
+
+
+def check_rope(scaling: Mapping[str, Any] | None, where: Path | str) -> None:
+    """Check the fields of a rope scaling whose type is known here; others are kept as they are.
+
+    Args:
+        scaling: None, or an object with `rope_type`.
+        where: The file, for messages.
+
+    Raises:
+        InputError: A field is missing or not a positive number; nothing is assumed for it.
+    """
+    for key in _ROPE_FIELDS.get(scaling["rope_type"], ()) if scaling else ():
+        assert scaling is not None
+        name, value = f"rope_scaling.{key}", scaling.get(key)
+        if value is None:
+            raise InputError(f"the field {name!r} is missing", where=where, fix="add it")
+        if key == _ORIGINAL:
+            check_size({name: value}, name, where)
+        elif not _is_positive(value):
+            raise _bad_field(name, "a positive number", value, where)
+    if scaling and scaling["rope_type"] == "llama3":
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        if high <= low:
+            expected = f"more than low_freq_factor = {low}"
+            raise _bad_field("rope_scaling.high_freq_factor", expected, high, where)
+
+
+def default_generation(config: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
+    """The generation config of a checkpoint that has none: the token ids of its config.
+
+    As transformers derives it; an id that the config does not name is not made up.
+
+    Raises:
+        InputError: `eos_token_id` is neither an id nor a list of them.
+    """
+    ends = config.get("eos_token_id")
+    listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if not all(type(index) is int for index in listed):
+        raise _bad_field("eos_token_id", "an id, a list of ids or null", ends, where)
+    keys = ("bos_token_id", "eos_token_id", "pad_token_id")
+    named = {key: config[key] for key in keys if config.get(key) is not None}
+    # Early conversions of LLaMA write -1 for a token that there is not.
+    return {key: value for key, value in named.items() if value != -1}
 
 
 def check_size(config: Mapping[str, Any], key: str, where: Path | str) -> int:
@@ -129,12 +188,13 @@ def _defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
         "attention_bias": False,
         "mlp_bias": False,
     }
-    if raw.get("model_type") == "mistral":
-        defaults |= {"max_position_embeddings": 131072, "architectures": ["MistralForCausalLM"]}
+    named = raw.get("architectures") == ["MistralForCausalLM"]
+    if raw.get("model_type", "mistral" if named else None) == "mistral":
+        defaults |= {"model_type": "mistral", "max_position_embeddings": 131072}
+        defaults["architectures"] = ["MistralForCausalLM"]
         if "num_key_value_heads" not in raw:
             defaults["num_key_value_heads"] = 8
-        if "sliding_window" not in raw:
-            defaults["sliding_window"] = 4096
+        defaults[_WINDOW] = 4096
     return defaults
 
 
@@ -144,12 +204,17 @@ def _rope(raw: Mapping[str, Any], where: Path) -> tuple[Any, dict[str, Any] | No
         if value is not None and not isinstance(value, dict):
             raise _bad_field(key, "an object or null", value, where)
     scaling = dict(new or old or {})
-    theta = scaling.pop("rope_theta", None) or raw.get("rope_theta") or 10000.0
+    thetas = (scaling.pop("rope_theta", None), raw.get("rope_theta"), 10000.0)
+    theta = next(value for value in thetas if value is not None)
     kind = scaling.pop("type", None)  # the older name of rope_type
     kind = scaling.pop("rope_type", None) or kind or "default"
     if scaling.get("partial_rotary_factor", 1) != 1:
         raise _bad_field("partial_rotary_factor", "1", scaling["partial_rotary_factor"], where)
-    return theta, None if kind == "default" else {"rope_type": kind, **scaling}
+    if not isinstance(kind, str):
+        raise _bad_field("rope_scaling.rope_type", "a name", kind, where)
+    checked = None if kind == "default" else {"rope_type": kind, **scaling}
+    check_rope(checked, where)
+    return theta, checked
 
 
 def _head_dim(config: Mapping[str, Any], where: Path) -> int:

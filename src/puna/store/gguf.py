@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from puna.errors import InputError
 from puna.store.checkpoint import Checkpoint, LazyTensor, TokenizerFiles
-from puna.store.gguf_config import ROPE_FREQS, config_from_metadata
+from puna.store.gguf_config import ROPE_FREQS, config_from_metadata, generation_from_metadata
 from puna.store.gguf_header import TensorInfo, parse_gguf
 from puna.store.gguf_quants import dequantize
 from puna.store.mapped import MappedFile
@@ -57,7 +56,7 @@ def read_gguf(path: Path) -> Checkpoint:
         tokenizer=TokenizerFiles(
             gguf={key: v for key, v in metadata.items() if key.startswith("tokenizer.")}
         ),
-        generation_config=_generation_config(config),
+        generation_config=generation_from_metadata(metadata, config, path),
     )
 
 
@@ -88,8 +87,3 @@ def _values(file: MappedFile, info: TensorInfo, heads: int | None) -> torch.Tens
             where=file.path,
         )
     return to_halves(tensor, heads)
-
-
-def _generation_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return {key: config[key] for key in keys if key in config}

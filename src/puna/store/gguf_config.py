@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,11 +13,15 @@ import torch
 
 from puna.artifact import parse_json
 from puna.errors import InputError
-from puna.store.config import complete_config, refuse_fields
+from puna.store.config import check_rope, complete_config, default_generation, refuse_fields
 
 ROPE_FREQS = "rope_freqs.weight"
 # Ours: the parameters behind `rope_freqs.weight`, which other readers do not need.
 ROPE_KEY = "puna.rope_scaling"
+# Ours: generation_config.json as it was, since GGUF has one end of text and no sampling settings.
+GENERATION_KEY = "puna.generation_config"
+
+_MAX_GENERATION = 1 << 16  # characters
 
 _SIZES = {
     "num_hidden_layers": "llama.block_count",
@@ -57,7 +62,8 @@ def config_from_metadata(
     """
     _check_architecture(metadata, where)
     names = set(tensors)
-    raw: dict[str, Any] = {"model_type": "llama"}
+    window = _number(metadata, "llama.attention.sliding_window", 0, where)
+    raw: dict[str, Any] = {"model_type": "mistral" if window else "llama"}
     raw |= {key: _need(metadata, other, where) for key, other in _SIZES.items()}
     raw["num_key_value_heads"] = metadata.get(_KEY_HEADS, raw["num_attention_heads"])
     for key in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
@@ -73,10 +79,48 @@ def config_from_metadata(
     for key, other in _TOKENS.items():
         if other in metadata:
             raw[key] = round(_number(metadata, other, 0, where))
-    raw["sliding_window"] = _number(metadata, "llama.attention.sliding_window", 0, where) or None
+    if window:
+        raw["sliding_window"] = window
     config = complete_config(raw, where)
     config["rope_scaling"] = _rope_scaling(metadata, factors, config, where)
+    check_rope(config["rope_scaling"], where)
     return config
+
+
+def generation_to_metadata(generation: Mapping[str, Any] | None, where: Path) -> dict[str, Any]:
+    """The metadata that carries a generation config; empty for an empty one.
+
+    Raises:
+        InputError: It is over the limit that the reader has.
+    """
+    if not generation:
+        return {}
+    text = json.dumps(dict(generation), ensure_ascii=False)
+    if len(text) > _MAX_GENERATION:
+        raise InputError(
+            f"a generation_config of {len(text)} characters is over the limit of {_MAX_GENERATION}",
+            where=where,
+        )
+    return {GENERATION_KEY: text}
+
+
+def generation_from_metadata(
+    metadata: Mapping[str, Any], config: Mapping[str, Any], where: Path
+) -> dict[str, Any]:
+    """The generation config: the one that our writer noted, else what the token ids say.
+
+    Raises:
+        InputError: What was noted is too long, or no JSON object.
+    """
+    if GENERATION_KEY not in metadata:
+        return default_generation(config, where)
+    text, place = metadata[GENERATION_KEY], f"{where}: {GENERATION_KEY}"
+    if not isinstance(text, str) or len(text) > _MAX_GENERATION:
+        raise InputError(f"expected a text of up to {_MAX_GENERATION} characters", where=place)
+    noted = parse_json(text.encode(), where=place)
+    if not isinstance(noted, dict):
+        raise InputError(f"expected an object, found a {type(noted).__name__}", where=place)
+    return noted
 
 
 def metadata_from_config(config: Mapping[str, Any], where: Path) -> dict[str, Any]:

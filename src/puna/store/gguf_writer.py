@@ -17,7 +17,12 @@ from puna.errors import InputError
 from puna.store.checkpoint import LazyTensor
 from puna.store.config import complete_config
 from puna.store.gguf import PLAIN
-from puna.store.gguf_config import ROPE_FREQS, llama3_factors, metadata_from_config
+from puna.store.gguf_config import (
+    ROPE_FREQS,
+    generation_to_metadata,
+    llama3_factors,
+    metadata_from_config,
+)
 from puna.store.gguf_header import ARRAY, DEFAULT_ALIGNMENT, SCALARS, STRING, TENSOR_TYPES
 from puna.store.gguf_quants import BLOCKS, dequantize, quantize_q8_0
 from puna.store.names import GGUF, rotary_heads, to_pairs
@@ -48,6 +53,7 @@ def write_gguf(
     tensors: Iterable[LazyTensor],
     metadata: Mapping[str, Any],
     dtype: str = "F32",
+    generation_config: Mapping[str, Any] | None = None,
 ) -> list[TensorDigest]:
     """Write a GGUF file that llama.cpp loads; one tensor is in memory at a time.
 
@@ -60,6 +66,8 @@ def write_gguf(
         metadata: Further metadata, as plain values: `tokenizer.*`, `general.name` ... Whole
             numbers are written as 32-bit where they fit, lists with the type of their elements.
         dtype: F32, F16, BF16 or Q8_0.
+        generation_config: The keys of generation_config.json, noted under a key of puna's own;
+            none or empty notes nothing.
 
     Returns:
         Digests of the values as a reader gets them: Hugging Face's row order, quantized tensors
@@ -73,6 +81,7 @@ def write_gguf(
         raise InputError(f"cannot write GGUF as {dtype!r}; written are {', '.join(WRITABLE)}")
     config = complete_config(dict(config), path)
     rows = metadata_from_config(config, path) | _general(dtype) | dict(metadata)
+    rows |= generation_to_metadata(generation_config, path)
     listed = list(tensors)
     scaling = config.get("rope_scaling")
     if scaling and scaling["rope_type"] == "llama3":

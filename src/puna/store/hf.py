@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from puna.artifact import read_json
 from puna.errors import InputError
 from puna.store.checkpoint import Checkpoint, LazyTensor, TokenizerFiles
-from puna.store.config import complete_config
+from puna.store.config import complete_config, default_generation
+from puna.store.files import check_regular, read_object
 from puna.store.pickled import read_pickled
 from puna.store.safetensors import read_safetensors
 from puna.store.ties import tie_head
@@ -40,7 +39,7 @@ def read_hf(folder: Path, *, weights: Path | None = None) -> Checkpoint:
     Raises:
         InputError: A file is missing or damaged, or the architecture is not of the family.
     """
-    config = complete_config(read_json(folder / "config.json"), folder / "config.json")
+    config = complete_config(read_object(folder / "config.json"), folder / "config.json")
     tensors = read_safetensors(weights) if weights else _read_weights(folder)
     kept = {name: t for name, t in tensors.items() if not _DERIVED.search(name)}
     if config["tie_word_embeddings"]:
@@ -52,18 +51,23 @@ def read_hf(folder: Path, *, weights: Path | None = None) -> Checkpoint:
         config=config,
         tensors=kept,
         tokenizer=read_tokenizer_files(folder),
-        generation_config=_object(generation) if generation.is_file() else {},
+        generation_config=(
+            read_object(generation)
+            if generation.exists()
+            else default_generation(config, folder / "config.json")
+        ),
     )
 
 
 def read_tokenizer_files(*folders: Path) -> TokenizerFiles:
     """The tokenizer files that exist; where two folders have one, the first folder's."""
-    files = {
-        name: (folder / name).read_bytes()
-        for folder in reversed(folders)
-        for name in TOKENIZER_FILES
-        if (folder / name).is_file()
-    }
+    files: dict[str, bytes] = {}
+    for folder in reversed(folders):
+        for name in TOKENIZER_FILES:
+            path = folder / name
+            if path.exists():
+                check_regular(path)
+                files[name] = path.read_bytes()
     return TokenizerFiles(files=files)
 
 
@@ -76,9 +80,9 @@ def _read_weights(folder: Path) -> dict[str, LazyTensor]:
     """Read what is there, in this order: an index, one file, numbered files, one file by name."""
     for single in (_SAFE, _BIN):
         index = folder / f"{single}.index.json"
-        if index.is_file():
+        if index.exists():
             return _read_indexed(index)
-        if (folder / single).is_file():
+        if (folder / single).exists():
             return _read_file(folder / single)
     found = sorted(folder.glob("model-*-of-*.safetensors")) or sorted(folder.glob("*.safetensors"))
     if len(found) > 1 and not found[0].name.startswith("model-"):
@@ -104,7 +108,7 @@ def _read_file(path: Path) -> dict[str, LazyTensor]:
 
 
 def _read_indexed(index: Path) -> dict[str, LazyTensor]:
-    table = _object(index).get("weight_map")
+    table = read_object(index).get("weight_map")
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
         raise InputError("expected a 'weight_map' from tensor to file", where=index)
     tensors: dict[str, LazyTensor] = {}
@@ -112,7 +116,7 @@ def _read_indexed(index: Path) -> dict[str, LazyTensor]:
         path = index.parent / name
         if Path(name).name != name or path.suffix not in (".safetensors", ".bin"):
             raise InputError(f"{name!r} is not the name of a file of weights", where=index)
-        if not path.is_file():
+        if not path.exists():
             raise InputError(f"the index names {name}, which is missing", where=index.parent)
         _add(tensors, _read_file(path))
     for name, file in table.items():
@@ -133,10 +137,3 @@ def _add(tensors: dict[str, LazyTensor], more: Mapping[str, LazyTensor]) -> None
                 where=tensor.file,
             )
         tensors[name] = tensor
-
-
-def _object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise InputError(f"expected an object, found a {type(value).__name__}", where=path)
-    return value

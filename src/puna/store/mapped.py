@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from puna.errors import InputError
+from puna.store.files import check_regular
 
 # Copy-on-write, and without a reserve of memory for pages that nobody writes to: Linux would
 # otherwise refuse to map a file that is larger than the memory. (Python names the flag from 3.12
@@ -28,11 +29,12 @@ class MappedFile:
         path: An existing file of at least one byte.
 
     Raises:
-        InputError: The file cannot be opened or is empty.
+        InputError: It is no regular file, cannot be opened, or is empty.
     """
 
     def __init__(self, path: Path):
         self.path = path
+        check_regular(path)
         try:
             with path.open("rb") as file:
                 self.nbytes = file.seek(0, 2)

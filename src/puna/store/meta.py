@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import torch
 
-from puna.artifact import read_json
 from puna.errors import InputError
 from puna.store.checkpoint import Checkpoint, LazyTensor
+from puna.store.config import default_generation
+from puna.store.files import read_object
 from puna.store.hf import read_tokenizer_files
 from puna.store.meta_config import SIDE_FILE, config_from_params
 from puna.store.names import META, rotary_heads, to_halves
@@ -53,9 +54,9 @@ def read_meta(folder: Path) -> Checkpoint:
     shapes = _merged_shapes(files)
     side = folder / SIDE_FILE
     config = config_from_params(
-        read_json(folder / "params.json"),
+        read_object(folder / "params.json"),
         {name: shape for name, (shape, _) in shapes.items()},
-        read_json(side) if side.is_file() else None,
+        read_object(side) if side.exists() else None,
         partial(_is_tied, files, shapes),
         folder,
     )
@@ -80,7 +81,7 @@ def read_meta(folder: Path) -> Checkpoint:
         config=config,
         tensors=tie_head(tensors) if config["tie_word_embeddings"] else tensors,
         tokenizer=read_tokenizer_files(folder, folder.parent),
-        generation_config=_generation_config(folder),
+        generation_config=_generation_config(folder, config),
     )
 
 
@@ -173,9 +174,6 @@ def _is_tied(files: list[PickledFile], shapes: _Shapes) -> bool:
     return torch.equal(merged[0], merged[1])
 
 
-def _generation_config(folder: Path) -> dict[str, Any]:
+def _generation_config(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     path = folder / "generation_config.json"
-    value = read_json(path) if path.is_file() else {}
-    if not isinstance(value, dict):
-        raise InputError(f"expected an object, found a {type(value).__name__}", where=path)
-    return value
+    return read_object(path) if path.exists() else default_generation(config, folder / SIDE_FILE)

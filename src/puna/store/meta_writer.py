@@ -27,6 +27,7 @@ def write_meta(
     files: Mapping[str, bytes],
     dtype: torch.dtype | None = None,
     shards: int = 1,
+    generation_config: Mapping[str, Any] | None = None,
 ) -> list[TensorDigest]:
     """Write a Meta folder; the tensors of one shard are in memory at a time.
 
@@ -40,6 +41,8 @@ def write_meta(
         files: Further files by name: tokenizer.model, the chat template.
         dtype: Cast to this; None keeps each tensor's own.
         shards: Model-parallel ranks.
+        generation_config: The keys of generation_config.json, which is written beside; none or
+            empty writes no file.
 
     Returns:
         Digests of the tensors as written, before the rows are permuted.
@@ -53,6 +56,8 @@ def write_meta(
     _check_shards(config, shards, folder)
     write_json(folder / "params.json", params)
     write_json(folder / SIDE_FILE, {"config": config})
+    if generation_config:
+        write_json(folder / "generation_config.json", dict(generation_config))
     write_side_files(folder, files)
     listed = list(tensors)
     digests: list[TensorDigest] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 from puna.errors import InputError
 from puna.store.checkpoint import Checkpoint
 from puna.store.checks import check_tensors
+from puna.store.files import check_regular
 from puna.store.gguf import read_gguf
 from puna.store.hf import has_weights, read_hf
 from puna.store.meta import read_meta
@@ -34,6 +35,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Checkpoint:
+    check_regular(path)
     if path.suffix == ".gguf" or _magic(path) == b"GGUF":
         return read_gguf(path)
     if path.suffix == ".safetensors":
@@ -52,10 +54,10 @@ def _open_file(path: Path) -> Checkpoint:
 
 
 def _open_folder(path: Path) -> Checkpoint:
-    has_config = (path / "config.json").is_file()
+    has_config = (path / "config.json").exists()
     if has_config and has_weights(path):
         return read_hf(path)
-    if (path / "params.json").is_file():
+    if (path / "params.json").exists():
         return read_meta(path)
     ggufs = sorted(path.glob("*.gguf"))
     if len(ggufs) == 1:

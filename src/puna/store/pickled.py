@@ -12,6 +12,7 @@ import torch
 
 from puna.errors import InputError
 from puna.store.checkpoint import LazyTensor
+from puna.store.files import check_regular
 
 _RESIDENT_BYTES: Final = 64 << 20  # opening costs milliseconds, so not after every tensor
 
@@ -73,8 +74,9 @@ def read_pickled(path: Path) -> dict[str, LazyTensor]:
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
+    if not path.exists():
         raise InputError("is missing", where=path)
+    check_regular(path)
     if not zipfile.is_zipfile(path):
         raise InputError(
             "is not a zip archive, the format of torch.save since torch 1.6; it is cut short, or "
@@ -103,4 +105,26 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
             raise InputError(
                 f"entry {name!r}: expected a tensor, found a {type(tensor).__name__}", where=path
             )
+        _check_dense(name, tensor, path)
     return found
+
+
+def _check_dense(name: str, tensor: torch.Tensor, path: Path) -> None:
+    """Refuse tensors that do not hold all their values: a few bytes can claim to be terabytes."""
+    kind = None
+    if tensor.is_nested:
+        kind = "a nested tensor"
+    elif tensor.layout != torch.strided:
+        kind = f"a sparse tensor ({str(tensor.layout).removeprefix('torch.')})"
+    elif tensor.device.type != "cpu":
+        kind = f"a tensor on the device {tensor.device.type!r}, without values"
+    else:
+        expected, found = tensor.numel() * tensor.itemsize, tensor.untyped_storage().nbytes()
+        if found < expected:
+            kind = f"{found} bytes of values where shape {list(tensor.shape)} takes {expected}"
+    if kind is not None:
+        raise InputError(
+            f"tensor {name!r}: expected a dense tensor, found {kind}",
+            where=path,
+            fix="save it anew with dense, contiguous tensors",
+        )
