@@ -80,7 +80,7 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-python $(STAMP_INPUTS)
 
 $(BENCH_VENV)/.stamp-bench: $(BENCH_VENV)/.stamp-python $(STAMP_INPUTS)
 	@echo "==> installing Puna and its peers into $(BENCH_VENV)"
-	@$(BENCH_VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[hf]' psutil
+	@$(BENCH_VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[fast,hf]' accelerate psutil
 	@$(BENCH_VENV)/bin/python $(INSTALL) --no-deps $(LLAMA_BASE)
 	@touch $@
 

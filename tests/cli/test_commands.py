@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import puna as package
+from puna import cli
 from puna.artifact import manifest, write_json
 from puna.errors import InputError
 from puna.store.locate import Located
@@ -115,6 +116,31 @@ def test_an_interruption_is_130(puna: Call, monkeypatch: pytest.MonkeyPatch) -> 
     assert (ran.code, ran.err) == (130, "\npuna: interrupted\n")
 
 
+@pytest.mark.parametrize("verb", [("generate", "x"), ("convert", "a", "b", "--to", "hf")])
+def test_a_log_that_cannot_be_written_is_seen_first(
+    puna: Call, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    ran = puna(*verb, "--log-file", tmp_path / "no" / "log")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{tmp_path}/no/log: the folder {tmp_path}/no does not exist" in ran.err
+    ran = puna(*verb, "--log-file", tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert "is a folder; the log is a file" in ran.err
+
+
+def test_a_panic_of_a_library_is_a_defect(puna: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        pass
+
+    def panic(*_: object, **__: object) -> None:
+        raise PanicException("index out of bounds")
+
+    monkeypatch.setattr("puna.cli.options.load", panic)
+    ran = puna("generate", "x")
+    assert ran.code == 1
+    assert ran.err.startswith("puna: a defect of ours: PanicException: index out of bounds")
+
+
 # --- models, show, doctor ---------------------------------------------------------------------
 
 
@@ -134,7 +160,9 @@ def test_models_lists_aliases_and_packages(
     assert "missing" in lines["gone"]
     assert "/no/such/place" in lines["gone"]
     assert "package" in lines["llama-base"]
-    assert f"aliases are read from {config} (key: models)" in ran.out
+    assert ran.out.startswith("models known by name;")
+    advice = f"add a name of your own in {config}:  models: {{name: /path/to/model}}"
+    assert ran.out.splitlines()[-1] == advice
     assert puna("generate", "--model", "mine", "--max-tokens", "1", "a").code == 0
     gone = puna("generate", "--model", "gone", "a")
     assert gone.code == 2
@@ -179,28 +207,80 @@ def test_show_describes_without_loading(
 
 
 def test_show_tells_the_lineage(puna: Call, tiny_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    folder.symlink_to(tiny_folder)
+    for options in (("--dtype", "bfloat16"), ("--no-verify",), ()):
+        ran = puna("convert", tiny_folder, tmp_path / "x.gguf", "--to", "gguf", "--force", *options)
+        assert ran.code == 0
+        told = json.loads((tmp_path / "x.gguf.manifest.json").read_text())
+        lines = puna("show", tmp_path / "x.gguf").out.splitlines()
+        dtype = "bfloat16" if "bfloat16" in options else "float32"
+        made = f"made by puna {package.__version__}: convert from hf to gguf, {dtype}"
+        model = told["identity"]["config"]["model"][:16]
+        parent = told["identity"]["parents"][0].removeprefix("model ")[:16]
+        for line in (
+            f"checkpoint {told['digest'][:16]}...",
+            made,
+            f"model: {model}...",
+            f"parent: model {parent}...",
+        ):
+            assert line in lines
+        compared = next(line for line in lines if "compared with its source" in line)
+        assert compared in ran.err, "both say it in the same words"
+        if not options:
+            assert compared.startswith("compared with its source: equal bit for bit over ")
+        assert not any("{" in line for line in lines)
+
+
+def test_show_of_other_artifacts_and_other_peoples_manifests(
+    puna: Call, tiny_folder: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in tiny_folder.iterdir():
         os.link(file, copy / file.name)
     told = manifest(
-        "checkpoint",
-        config={"to": "hf"},
-        parents=["abc"],
-        files={},
-        measured={"seconds": 2.5},
+        "checkpoint", config={"steps": 3}, parents=["abc"], files={}, measured={"seconds": 2.5}
     )
     write_json(copy / "manifest.json", told)
     out = puna("show", copy).out
-    head = f"checkpoint {told['digest'][:16]}, made by puna {package.__version__}"
-    for line in (head, "  to: hf", "  from: abc", "  measured seconds: 2.5"):
+    for line in (f"made by puna {package.__version__}", "steps: 3", "parent: abc"):
         assert f"\n{line}\n" in out
-    write_json(copy / "manifest.json", ["of another program"])
-    ran = puna("show", copy)
+    empty: dict[str, object] = {"identity": {}, "measured": {}, "digest": ""}
+    for foreign in (["of another program"], empty, {**told, "digest": "x"}):
+        write_json(copy / "manifest.json", foreign)
+        ran = puna("show", copy)
+        assert ran.code == 0
+        assert "manifest.json is not a manifest of puna: made elsewhere" in ran.out
+
+
+@pytest.mark.parametrize("name", ["my[v2]", "my[/x]", "[bold]x"])
+def test_names_in_brackets_are_no_markup(
+    puna: Call, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.parent.mkdir(exist_ok=True)
+    folder.symlink_to(tiny_folder)
+    assert puna("show", folder).out.splitlines()[0].split() == ["path", str(folder)]
+    config = tmp_path / "puna.yaml"
+    config.write_text(f'models:\n  "{name}": "{folder}"\n')
+    monkeypatch.setenv("PUNA_CONFIG", str(config))
+    monkeypatch.setattr("puna.store.locate._hub_cache", list)
+    line = puna("models").out.splitlines()[2].split()
+    assert (line[0], line[-1]) == (name, str(folder))
+
+
+def test_show_of_a_model_without_a_tokenizer(puna: Call, tiny_folder: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        os.link(tiny_folder / name, tmp_path / name)
+    ran = puna("show", tmp_path)
     assert ran.code == 0
-    assert "manifest.json is not a manifest of puna: made elsewhere" in ran.out
+    told = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
+    assert told["tokenizer"].strip() == "none"
+
+
+def test_show_says_what_a_packaged_model_is(puna: Call, llama_base_gguf: Path) -> None:
+    first = puna("show", "llama-base").out.splitlines()[0].split(maxsplit=1)
+    assert first[0] == "model"
+    assert first[1].strip() == "SmolLM2-135M-Instruct, Q4_1, Apache-2.0"
 
 
 def test_show_of_nothing(puna: Call, tmp_path: Path) -> None:
@@ -247,6 +327,22 @@ def test_a_reader_that_was_never_there_is_no_error() -> None:
     assert ran.stderr == "0\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_output_is_the_users_to_mend(tiny_folder: Path) -> None:
+    command = [*COMMAND, "show", str(tiny_folder)]
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "puna: standard output could not be written: No space left on device\n"
+    assert (ran.returncode, ran.stderr) == (2, said)
+
+
+def test_a_closed_output_is_said() -> None:
+    script = f"{sys.executable} -m puna --version >&-"
+    ran = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, text=True, check=False)
+    said = "puna: standard output is closed\n  fix: send it to a file, or to /dev/null\n"
+    assert (ran.returncode, ran.stderr) == (2, said)
+
+
 def test_an_interrupted_process_exits_130_and_leaves_nothing(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -261,3 +357,22 @@ def test_an_interrupted_process_exits_130_and_leaves_nothing(
         assert child.stderr.read() == "\npuna: interrupted\n"
     assert not out.exists()
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=str,
+)
+def test_waiting_threads_sleep_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], found: str | None
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["puna", "--version"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert os.environ.get("GOMP_SPINCOUNT") == found
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)

@@ -36,6 +36,7 @@ app.command("puna.cli.doctor:doctor", sort_key=5, help="What this machine has an
 
 def main() -> None:
     """Run the command line and exit."""
+    _let_threads_sleep()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -44,6 +45,8 @@ def run(arguments: Sequence[str]) -> int:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     tokens = [token for token in arguments[:end] if token != "--debug"] + [*arguments[end:]]
     debug = len(tokens) < len(arguments)
+    if sys.stdout is None:  # started with it closed
+        return _complain("standard output is closed\n  fix: send it to a file, or to /dev/null")
     try:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -76,6 +79,15 @@ def run(arguments: Sequence[str]) -> int:
         )
         return 1
     return 0
+
+
+def _let_threads_sleep() -> None:
+    """Where neighbours are busy, threads that wait by spinning are ten times slower.
+
+    OpenMP reads this when torch is imported, which has not happened yet; docs/LOG.md has figures.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _drop_output() -> None:

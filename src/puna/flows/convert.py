@@ -272,6 +272,7 @@ def _write(
             config=source.config,
             tensors=tensors,
             metadata=metadata,
+            generation_config=source.generation_config,
             dtype=_GGUF[plan.dtype],
         )
     files = _side_files(source, tokenizer)
@@ -281,6 +282,7 @@ def _write(
             config=source.config,
             tensors=tensors,
             files=files,
+            generation_config=source.generation_config,
             dtype=plan.cast,
             shards=options.shards,
         )
