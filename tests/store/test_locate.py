@@ -144,7 +144,9 @@ def test_a_mistyped_name(
 
 @pytest.mark.parametrize("name", ["./model/x", "/no/such/model", "a/b/c", "model.gguf"])
 def test_a_path_that_is_not_there_is_not_asked_of_the_hub(hub: Hub, name: str) -> None:
-    with pytest.raises(InputError, match="no such file or folder|there is no model 'a/b/c': not a"):
+    with pytest.raises(
+        InputError, match=r"no such file or folder|there is no model 'a/b/c': not a"
+    ):
         locate(name)
     assert hub.calls == []
 

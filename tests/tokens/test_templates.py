@@ -181,10 +181,10 @@ def test_roles_that_do_not_alternate():
         ("{% for i in range(10**12) %}{% endfor %}", "Range too big"),
         (
             "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-            "its loops take more than 1000000 steps",
+            "its loops and calls take more than 1000000 steps",
         ),
-        ("{% for i in range(9999) %}" * 3 + "x" + "{% endfor %}" * 3, "loops take more than"),
-        ("{% for c in 'a' * 9999999 %}{% endfor %}", "its loops take more than"),
+        ("{% for i in range(9999) %}" * 3 + "x" + "{% endfor %}" * 3, "loops and calls take more"),
+        ("{% for c in 'a' * 9999999 %}{% endfor %}", "its loops and calls take more"),
         ("{{ 'a' * 10**10 }}", "makes a value of more than 16000000 characters"),
         ("{{ 10**10 * [1] }}", "makes a value of more than"),
         ("{{ 10**(10**10) }}", "makes a value of more than"),

@@ -188,8 +188,8 @@ def _defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
         "attention_bias": False,
         "mlp_bias": False,
     }
-    named = raw.get("architectures") == ["MistralForCausalLM"]
-    if raw.get("model_type", "mistral" if named else None) == "mistral":
+    named = "mistral" if raw.get("architectures") == ["MistralForCausalLM"] else "llama"
+    if (raw.get("model_type") or named) == "mistral":
         defaults |= {"model_type": "mistral", "max_position_embeddings": 131072}
         defaults["architectures"] = ["MistralForCausalLM"]
         if "num_key_value_heads" not in raw:

@@ -40,6 +40,18 @@ def scheme_of(backend: Backend, *, where: Path | str) -> tuple[Scheme, int]:
     )
 
 
+def with_specials(backend: Backend, names: frozenset[str]) -> Backend:
+    """A backend whose added tokens of these names are special; itself where they are already."""
+    added = backend.get_added_tokens_decoder()
+    wanted = {i for i, token in added.items() if token.content in names and not token.special}
+    if not wanted:
+        return backend
+    state = json.loads(backend.to_str())  # the library can add tokens, but not change them
+    for token in state["added_tokens"]:
+        token["special"] = token["special"] or token["id"] in wanted
+    return Backend.from_str(json.dumps(state))
+
+
 def without_specials(backend: Backend, special_ids: frozenset[int]) -> Backend:
     """A backend that shares the model but takes special tokens in a text for plain text."""
     model, hidden = backend.model, frozenset[int]()

@@ -13,7 +13,7 @@ from puna.tokens.gguf_vocab import PREFIX, TEMPLATE
 from puna.tokens.pretokenizers import name_of
 from puna.tokens.sidecar import CHAT_TEMPLATE, CONFIG, SPECIAL_TOKENS
 from puna.tokens.source import DEFAULT_TEMPLATE, Roles, Source
-from puna.tokens.vocabulary import SPACE, TokenType, Vocabulary, byte_of
+from puna.tokens.vocabulary import SPACE, TokenType, Vocabulary, byte_of, padding_name
 
 if TYPE_CHECKING:
     from puna.tokens.tokenizer import Tokenizer
@@ -59,8 +59,8 @@ def to_files(tokenizer: Tokenizer, backend: Backend, roles: Roles) -> dict[str, 
     return {**files, CONFIG: _json(config), SPECIAL_TOKENS: _json(tokens)}
 
 
-def to_gguf(tokenizer: Tokenizer, source: Source, roles: Roles) -> dict[str, Any]:
-    """See `Tokenizer.to_gguf`."""
+def to_gguf(tokenizer: Tokenizer, source: Source, roles: Roles, *, rows: int) -> dict[str, Any]:
+    """See `Tokenizer.to_gguf`; `rows` are those of the model's embedding."""
     backend = source.backend
     if not isinstance(backend.model, models.BPE):
         raise InputError(
@@ -72,6 +72,7 @@ def to_gguf(tokenizer: Tokenizer, source: Source, roles: Roles) -> dict[str, Any
     model = json.loads(backend.model.__getstate__())
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     vocabulary = source.vocabulary or _vocabulary(tokenizer, backend, merges)
+    vocabulary = vocabulary.padded(rows)
     keys: dict[str, Any] = {"tokens": list(vocabulary.tokens)}
     if tokenizer.scheme == "sentencepiece":
         keys |= {"model": "llama", "pre": "default", "scores": _scores(vocabulary)}
@@ -119,7 +120,7 @@ def _vocabulary(tokenizer: Tokenizer, backend: Backend, merges: list[str]) -> Vo
         token = names.get(index)
         kind = TokenType.NORMAL
         if token is None:
-            token, kind = f"[PAD{index}]", TokenType.UNUSED
+            token, kind = padding_name(index), TokenType.UNUSED
         elif spm and index == tokenizer.unk_id:
             kind = TokenType.UNKNOWN
         elif index in added:

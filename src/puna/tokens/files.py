@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,15 @@ from tokenizers import models
 
 from puna.artifact import parse_json
 from puna.errors import InputError
+from puna.tokens.backends import with_specials
 from puna.tokens.gguf_vocab import read_gguf
 from puna.tokens.sentencepiece import looks_like_sentencepiece, read_sentencepiece
-from puna.tokens.sidecar import added_tokens, read_sidecar
+from puna.tokens.sidecar import ADDED_TOKENS, CONFIG, added_tokens, read_sidecar, read_templates
 from puna.tokens.source import Roles, Source
 from puna.tokens.spm import build_spm
 from puna.tokens.tiktoken import build_tiktoken, read_tiktoken
 from puna.tokens.tokenizer import Tokenizer
-from puna.tokens.vocabulary import Vocabulary
+from puna.tokens.vocabulary import TURN_MARKERS, Vocabulary, markers_in
 
 if TYPE_CHECKING:  # the store imports torch, which a tokenizer does not need
     from puna.store.checkpoint import TokenizerFiles
@@ -49,8 +51,20 @@ def open_tokenizer(
     """
     source = _open_source(files, where)
     roles = read_sidecar(files.files, source, where=where).over(source.roles)
-    ends = _end_ids(generation_config or {}, where)
-    return Tokenizer(source, Roles(end_ids=ends).over(roles), model_size=vocab_size)
+    roles = Roles(end_ids=_end_ids(generation_config or {}, where)).over(roles)
+    backend = with_specials(source.backend, _control_names(source, roles))
+    return Tokenizer(replace(source, backend=backend), roles, model_size=vocab_size)
+
+
+def _control_names(source: Source, roles: Roles) -> frozenset[str]:
+    """Added tokens that begin or end texts and turns, whatever the files call them.
+
+    Files exist that have them as plain text; a user could then end the turn by writing one.
+    """
+    ids = {roles.bos_id, roles.eos_id, roles.pad_id, *roles.end_ids} - {None}
+    added = source.backend.get_added_tokens_decoder()
+    names = frozenset(token.content for index, token in added.items() if index in ids)
+    return TURN_MARKERS | markers_in(roles.templates.values()) | names
 
 
 def _open_source(files: TokenizerFiles, where: Path) -> Source:
@@ -60,8 +74,8 @@ def _open_source(files: TokenizerFiles, where: Path) -> Source:
     if "tokenizer.model" in content:
         data, place = content["tokenizer.model"], where / "tokenizer.model"
         if looks_like_sentencepiece(data):
-            added = added_tokens(content, where=where)
-            return _read_spm(data, added, place)
+            markers = markers_in(read_templates(content, where=where).values())
+            return _read_spm(data, added_tokens(content, where=where), markers, place)
         return _read_ranks(data, place)
     if files.gguf:
         return read_gguf(files.gguf, where=where)
@@ -121,17 +135,20 @@ def _framing(backend: Backend, where: Path) -> tuple[int | None, int | None]:
     )
 
 
-def _read_spm(data: bytes, added: Mapping[int, tuple[str, int]], where: Path) -> Source:
+def _read_spm(
+    data: bytes, added: Mapping[int, tuple[str, int]], markers: frozenset[str], where: Path
+) -> Source:
     model = read_sentencepiece(data, where=where)
     vocabulary = model.vocabulary
     scores = vocabulary.scores
     assert scores is not None
     size = len(vocabulary.tokens)
+    _check_within(added, vocabulary, where)
     beyond = [added[index] for index in sorted(added) if index >= size]
     if sorted(index for index in added if index >= size) != list(range(size, size + len(beyond))):
         raise InputError(
             f"the added tokens have the ids {sorted(added)}; expected no gap after {size - 1}",
-            where=where.with_name("tokenizer_config.json"),
+            where=where.with_name(f"{CONFIG} or {ADDED_TOKENS}"),
         )
     if beyond:
         tokens, types = zip(*beyond, strict=True)
@@ -140,11 +157,26 @@ def _read_spm(data: bytes, added: Mapping[int, tuple[str, int]], where: Path) ->
             [*vocabulary.types, *types],
             [*scores, *[0.0] * len(beyond)],
         ).checked(where)
+    vocabulary = vocabulary.with_controls(TURN_MARKERS | markers)
     ids = (model.bos_id, model.eos_id, model.pad_id)
     bos, eos, pad = (index if index >= 0 else None for index in ids)
     roles = Roles(bos, eos, pad, model.rules.unk_id, add_bos=bos is not None, add_eos=False)
     backend = build_spm(vocabulary, model.rules, where=where)
     return Source(backend, where, roles, vocabulary)
+
+
+def _check_within(
+    added: Mapping[int, tuple[str, int]], vocabulary: Vocabulary, where: Path
+) -> None:
+    """An added token whose id the model has already must be the model's own token."""
+    for index, (text, _) in added.items():
+        if index < len(vocabulary.tokens) and vocabulary.tokens[index] != text:
+            raise InputError(
+                f"the added token {text!r} has the id {index}, which is that of "
+                f"{vocabulary.tokens[index]!r} in {where.name}",
+                where=where.with_name(f"{CONFIG} or {ADDED_TOKENS}"),
+                fix="these files are not of one model; fetch them again",
+            )
 
 
 def _read_ranks(data: bytes, where: Path) -> Source:

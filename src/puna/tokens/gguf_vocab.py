@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ def read_gguf(metadata: Mapping[str, Any], *, where: Path | str) -> Source:
             if ids[role] is None and default < len(vocabulary.tokens):
                 ids[role] = default
     ends = {keys.token_id(name, vocabulary) for name in _END_KEYS} - {None}
+    rows = len(vocabulary.tokens)
+    used = [index for index in (*ids.values(), *ends) if index is not None]
+    vocabulary = vocabulary.unpadded(max(used, default=-1) + 1)
     vocabulary = _with_controls(vocabulary, {ids["bos_id"], ids["eos_id"], *ends} - {None}, spm)
     roles = Roles(
         bos_id=ids["bos_id"],
@@ -56,7 +60,8 @@ def read_gguf(metadata: Mapping[str, Any], *, where: Path | str) -> Source:
         templates=_templates(metadata, where),
     )
     build = _read_llama if spm else _read_gpt2
-    return build(keys, vocabulary, roles)
+    source = build(keys, vocabulary, roles)
+    return replace(source, padding=rows - len(vocabulary.tokens))
 
 
 def _read_llama(keys: _Keys, vocabulary: Vocabulary, roles: Roles) -> Source:

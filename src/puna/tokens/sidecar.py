@@ -1,11 +1,12 @@
 """The small files beside a tokenizer, as transformers reads and writes them.
 
-They are tokenizer_config.json, special_tokens_map.json and chat_template.jinja.
+They are tokenizer_config.json, special_tokens_map.json, added_tokens.json, chat_template.jinja and
+chat_template.json.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from puna.tokens.vocabulary import TokenType
 CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
 CHAT_TEMPLATE = "chat_template.jinja"
+OLD_CHAT_TEMPLATE = "chat_template.json"
+ADDED_TOKENS = "added_tokens.json"
 
 
 def read_sidecar(files: Mapping[str, bytes], source: Source, *, where: Path) -> Roles:
@@ -40,12 +43,51 @@ def read_sidecar(files: Mapping[str, bytes], source: Source, *, where: Path) -> 
         unk_id=ids["unk"],
         add_bos=_flag(config, "add_bos_token", where),
         add_eos=_flag(config, "add_eos_token", where),
-        templates=_templates(files, config, where),
+        templates=read_templates(files, where=where),
     )
 
 
 def added_tokens(files: Mapping[str, bytes], *, where: Path) -> dict[int, tuple[str, int]]:
-    """Tokens that tokenizer_config.json adds to a `tokenizer.model`: text and type by id."""
+    """Tokens that the side files add to a `tokenizer.model`: text and type by id.
+
+    They are in tokenizer_config.json, or by text in added_tokens.json; of the latter those are
+    special that another file names so.
+
+    Raises:
+        InputError: A file is broken, or two of them give one id to different tokens.
+    """
+    added = _added_tokens_decoder(files, where)
+    special = set(_special_names(files, where))
+    for text, index in _read_object(files, ADDED_TOKENS, where).items():
+        if type(index) is not int or index < 0 or not text:
+            raise InputError(
+                f"{text!r} has the id {index!r}; expected a whole number from 0",
+                where=where / ADDED_TOKENS,
+            )
+        known = added.get(index, (text, 0))[0]
+        if known != text:
+            raise InputError(
+                f"the id {index} is that of {text!r} here and of {known!r} elsewhere",
+                where=where / ADDED_TOKENS,
+            )
+        kind = TokenType.CONTROL if text in special else TokenType.USER_DEFINED
+        added.setdefault(index, (text, kind))
+    return added
+
+
+def _special_names(files: Mapping[str, bytes], where: Path) -> Iterator[str]:
+    """Every token that special_tokens_map.json or tokenizer_config.json has a role for."""
+    for name in (SPECIAL_TOKENS, CONFIG):
+        for key, value in _read_object(files, name, where).items():
+            if not key.endswith(("_token", "_special_tokens")):
+                continue
+            for token in value if isinstance(value, list) else [value]:
+                text = token.get("content") if isinstance(token, dict) else token
+                if isinstance(text, str):
+                    yield text
+
+
+def _added_tokens_decoder(files: Mapping[str, bytes], where: Path) -> dict[int, tuple[str, int]]:
     table = _read_object(files, CONFIG, where).get("added_tokens_decoder", {})
     added: dict[int, tuple[str, int]] = {}
     try:
@@ -94,10 +136,15 @@ def _flag(config: Mapping[str, Any], key: str, where: Path) -> bool | None:
     return value
 
 
-def _templates(
-    files: Mapping[str, bytes], config: Mapping[str, Any], where: Path
-) -> dict[str, str]:
-    """chat_template.jinja if it is there, else `chat_template`: one text or a list of named."""
+def read_templates(files: Mapping[str, bytes], *, where: Path) -> dict[str, str]:
+    """The chat templates by name, from the first of the files that has any.
+
+    That is chat_template.jinja, or else the key `chat_template` of tokenizer_config.json or of
+    chat_template.json: one text or a list of named ones.
+
+    Raises:
+        InputError: A file is broken, or its templates have the wrong type.
+    """
     if CHAT_TEMPLATE in files:
         try:
             return {DEFAULT_TEMPLATE: files[CHAT_TEMPLATE].decode("utf-8")}
@@ -105,7 +152,10 @@ def _templates(
             raise InputError(
                 f"is not UTF-8 at byte {error.start}", where=where / CHAT_TEMPLATE
             ) from error
-    value = config.get("chat_template")
+    place, value = CONFIG, _read_object(files, CONFIG, where).get("chat_template")
+    if value is None:
+        place = OLD_CHAT_TEMPLATE
+        value = _read_object(files, OLD_CHAT_TEMPLATE, where).get("chat_template")
     match value:
         case None:
             return {}
@@ -120,5 +170,5 @@ def _templates(
             return {item["name"]: item["template"] for item in value}
     raise InputError(
         "chat_template: expected a text, or a list of objects with name and template",
-        where=where / CONFIG,
+        where=where / place,
     )

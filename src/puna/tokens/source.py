@@ -52,6 +52,7 @@ class Source:
     roles: Roles = field(default_factory=Roles)
     vocabulary: Vocabulary | None = None  # None: only the backend knows it (tokenizer.json)
     pre: str | None = None  # llama.cpp's name of the pre-tokenizer, if it is known
+    padding: int = 0  # ids beyond the vocabulary that are known to be rows without a token
 
     def size(self) -> int:
         """Number of ids: the highest one, and one."""

@@ -1,9 +1,10 @@
 """Chat templates: jinja2 in a sandbox, in the same environment as transformers gives them.
 
-A template comes with a checkpoint, from anyone. It cannot reach Python (the sandbox), its loops,
-sums, products and output are counted against bounds, and what goes wrong in it is an `InputError`
-with the line. The bounds catch the ways in which templates run away; they do not reach into the
-arguments of every filter, so they are no substitute for a memory limit on a public server.
+A template comes with a checkpoint, from anyone. It cannot reach Python (the sandbox), its loops
+and calls are counted, the size of each value that it makes is bounded (`template_bounds`), and what
+goes wrong in it is an `InputError` with the line. The bounds are on single values: many values of
+the permitted size together may still take gigabytes, so they are no substitute for a memory limit
+on a public server.
 
 Source: transformers, utils/chat_template_utils.py.
 """
@@ -13,10 +14,9 @@ from __future__ import annotations
 import datetime
 import importlib.resources
 import json
-import re
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,18 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from puna.errors import InputError
+from puna.tokens.template_bounds import (
+    MAX_CHARS,
+    TooMuchError,
+    bounded_filters,
+    bounded_format,
+    check_percent,
+    check_size,
+    checked_arguments,
+)
 
-MAX_STEPS = 1_000_000  # steps of all loops of one rendering together
-MAX_CHARS = 16_000_000  # of the output, and of any text or list that the template makes
+MAX_STEPS = 1_000_000  # steps of loops, and calls, of one rendering together
+CALL_STEPS = 10  # a call counts as so many steps, for it takes that much longer
 
 Message = Mapping[str, Any]
 
@@ -95,7 +104,7 @@ class ChatTemplate:
         for part in parts:
             size += len(part)
             if size > MAX_CHARS:
-                raise _TooMuch(f"writes more than {MAX_CHARS} characters")
+                raise TooMuchError(f"writes more than {MAX_CHARS} characters")
             text.append(part)
         return "".join(text)
 
@@ -107,10 +116,6 @@ class ChatTemplate:
         if isinstance(error, RecursionError):
             reason = "calls itself without end"
         return InputError(f"{place}: {reason}", where=self.where)
-
-
-class _TooMuch(jinja2.TemplateRuntimeError):
-    """A template exceeded one of its bounds."""
 
 
 class _Generation(Extension):
@@ -153,6 +158,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
         )
         self.steps_left = MAX_STEPS
+        self.filters |= bounded_filters()
         self.filters["tojson"] = _tojson
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
@@ -168,35 +174,43 @@ class _Environment(ImmutableSandboxedEnvironment):
         for item in items:
             self.steps_left -= 1
             if self.steps_left < 0:
-                raise _TooMuch(f"its loops take more than {MAX_STEPS} steps")
+                raise TooMuchError(f"its loops and calls take more than {MAX_STEPS} steps")
             yield item
 
     def joined(self, parts: list[Any]) -> str:
         """What `~` does: the parts as one text."""
         texts = [str(part) for part in parts]
-        _check_size(sum(map(len, texts)))
+        check_size(sum(map(len, texts)))
         return "".join(texts)
+
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        """A call by the template: counted, since macros may call one another, and measured."""
+        __self.steps_left -= CALL_STEPS
+        if __self.steps_left < 0:
+            raise TooMuchError(f"its loops and calls take more than {MAX_STEPS} steps")
+        checked = checked_arguments(__obj, args, kwargs)
+        return super().call(__context, __obj, *checked, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """`str.format`, as the sandbox allows it and no larger than the bounds do."""
+        inner = super().wrap_str_format(value)
+        return None if inner is None else bounded_format(value.__self__, inner, value)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Sums and products whose result would be too large are refused before they are made."""
-        sizes = [len(value) for value in (left, right) if isinstance(value, str | list | tuple)]
+        sizes = [len(v) for v in (left, right) if isinstance(v, str | bytes | list | tuple)]
         numbers = [value for value in (left, right) if isinstance(value, int)]
         if operator == "+" and sizes:
-            _check_size(sum(sizes))
+            check_size(sum(sizes))
         elif operator == "*" and sizes and numbers:
-            _check_size(sizes[0] * numbers[0])
+            check_size(sizes[0] * numbers[0])
         elif operator == "*" and len(numbers) == 2:
-            _check_size(sum(number.bit_length() for number in numbers))
+            check_size(sum(number.bit_length() for number in numbers))
         elif operator == "**" and len(numbers) == 2:
-            _check_size(numbers[0].bit_length() * max(numbers[1], 0))
-        elif operator == "%" and isinstance(left, str) and re.search(r"%[^a-zA-Z%]*[\d*]{5}", left):
-            raise _TooMuch("pads text to more than 9999 characters")
+            check_size(numbers[0].bit_length() * max(numbers[1], 0))
+        elif operator == "%":
+            check_percent(left, right)
         return super().call_binop(context, operator, left, right)
-
-
-def _check_size(size: int) -> None:
-    if size > MAX_CHARS:
-        raise _TooMuch(f"makes a value of more than {MAX_CHARS} characters")
 
 
 def _tojson(
@@ -207,6 +221,8 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """JSON as transformers' templates expect it: no escapes for HTML."""
+    if max(indent if isinstance(indent, int) else 0, len(str(indent)), len(str(separators))) > 100:
+        raise TooMuchError("indents or separates JSON by more than 100 characters")
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,

@@ -39,7 +39,7 @@ class Tokenizer:
         self._source, self._roles = source, roles
         backend = self._parsing = source.backend
         self.vocab_size: int = source.size()
-        self._model_size = max(self.vocab_size, model_size or 0)
+        self._model_size = max(self.vocab_size + source.padding, model_size or 0)
         self.scheme, self._strip_left = scheme_of(backend, where=source.where)
         self.bos_id, self.eos_id = roles.bos_id, roles.eos_id
         self.pad_id, self.unk_id = roles.pad_id, roles.unk_id
@@ -251,10 +251,13 @@ class Tokenizer:
     def to_gguf(self) -> dict[str, Any]:
         """The tokenizer as `tokenizer.*` metadata that llama.cpp reads; plain Python values.
 
+        There are as many tokens as the model has rows, which llama.cpp asks for: rows that no
+        token uses are named `[PADn]` and typed as unused.
+
         Raises:
             InputError: GGUF has no way to say it (a Unigram model, an unnamed pre-tokenizer).
         """
-        return export.to_gguf(self, self._source, self._roles)
+        return export.to_gguf(self, self._source, self._roles, rows=self._model_size)
 
     # -- within --------------------------------------------------------------------------------
 

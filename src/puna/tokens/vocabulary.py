@@ -6,8 +6,9 @@ with a type and, for SentencePiece, a score. `backend` turns it into a `tokenize
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -39,6 +40,25 @@ END_OF_TURN = frozenset(
     }
 )
 """Tokens that end an answer wherever a vocabulary has them (as in llama.cpp's vocabulary)."""
+
+TURN_MARKERS = END_OF_TURN | {
+    "<|im_start|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|begin_of_text|>",
+    "<start_of_turn>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+}
+"""Tokens that structure a chat; no text of a user may produce them."""
+
+_MARKER = re.compile(r"<\|[^|<>\s]{1,64}\|>")
+
+
+def markers_in(templates: Iterable[str]) -> frozenset[str]:
+    """What looks like `<|name|>` in chat templates: the markers that they write around turns."""
+    return frozenset(name for text in templates for name in _MARKER.findall(text))
 
 
 class TokenType(IntEnum):
@@ -88,6 +108,39 @@ class Vocabulary:
             )
         return self
 
+    def padded(self, rows: int) -> Vocabulary:
+        """The same with unused tokens at the end, one for each row that a model has beyond it."""
+        more = range(len(self.tokens), rows)
+        taken = frozenset(self.tokens)
+        names = [padding_name(index) for index in more]
+        names = [f"{name}_" if name in taken else name for name in names]
+        return Vocabulary(
+            [*self.tokens, *names],
+            [*self.types, *[TokenType.UNUSED] * len(more)],
+            None if self.scores is None else [*self.scores, *[0.0] * len(more)],
+        )
+
+    def unpadded(self, least: int) -> Vocabulary:
+        """The inverse of `padded`; at least `least` tokens stay."""
+        size = len(self.tokens)
+        while size > max(least, 1) and self._is_padding(size - 1):
+            size -= 1
+        scores = None if self.scores is None else self.scores[:size]
+        return Vocabulary(self.tokens[:size], self.types[:size], scores)
+
+    def _is_padding(self, index: int) -> bool:
+        name = padding_name(index)
+        unused = self.types[index] == TokenType.UNUSED
+        return unused and self.tokens[index] in (name, f"{name}_")
+
+    def with_controls(self, names: Collection[str]) -> Vocabulary:
+        """The same with user-defined tokens of these names as control tokens."""
+        types = [
+            TokenType.CONTROL if kind == TokenType.USER_DEFINED and token in names else kind
+            for token, kind in zip(self.tokens, self.types, strict=True)
+        ]
+        return Vocabulary(self.tokens, types, self.scores)
+
     def core(self, *added: TokenType) -> dict[str, int]:
         """The vocabulary of the merging model: all but the added tokens at the end.
 
@@ -111,6 +164,11 @@ class Vocabulary:
         )
         for index in ids:
             assert backend.token_to_id(self.tokens[index]) == index, "an added token moved"
+
+
+def padding_name(index: int) -> str:
+    """What llama.cpp's converter calls an id that no token has."""
+    return f"[PAD{index}]"
 
 
 def byte_of(token: str) -> bytes | None:
