@@ -41,8 +41,14 @@ def function_violations(source: Source) -> Iterator[str]:
             yield source.at(node, f"{name} takes {count} arguments, budget {MAX_ARGUMENTS}")
 
 
+# jinja2 calls these with whatever a template wrote; they stand before the callee, which refuses it.
+STANDS_FOR_ANY_CALL = ("src/puna/tokens/template_bounds.py", "src/puna/tokens/templates.py")
+
+
 def kwargs_violations(source: Source) -> Iterator[str]:
     """No function takes `**kwargs`: a mistyped name must fail where it is written."""
+    if source.path in STANDS_FOR_ANY_CALL:
+        return
     for node in ast.walk(source.tree):
         if isinstance(node, Function | ast.Lambda) and node.args.kwarg is not None:
             yield source.at(node, f"takes **{node.args.kwarg.arg}; name the arguments")
