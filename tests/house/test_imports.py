@@ -118,3 +118,13 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code"
     )
     assert heavy_after(code) == []
+
+
+def test_using_a_model_imports_no_compiler() -> None:
+    """torch's symbolic algebra costs half a second and 75 MB; a model on one CPU needs none."""
+    code = (
+        "import sys, torch, puna.api\nfrom puna.model import count, preset\n"
+        "count(preset('tiny'))\nassert 'torch' in sys.modules\n"
+        "print('sympy' in sys.modules, 'torch.distributed.fsdp' in sys.modules)"
+    )
+    assert run(code).split() == ["False", "False"]

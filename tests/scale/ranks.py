@@ -22,7 +22,8 @@ from model.reference import TINY, tiny_model, token_ids
 from model.tolerances import assert_close
 from puna.model import AttentionSpec, ContiguousCache, LlamaModel
 from puna.model.llama import IGNORED
-from puna.scale import World, shard
+from puna.scale.shard import shard
+from puna.scale.world import World
 
 RANKS = 2
 TOKENS = 7

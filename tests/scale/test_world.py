@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.distributed
 
-from model.reference import TINY, tiny_model, token_ids
+from model.reference import tiny_model
 from puna.errors import InputError
 from puna.model import LlamaModel
-from puna.scale import World, prepare, shard
 from puna.scale.prepare import compute_dtype
-from puna.scale.world import default_device
+from puna.scale.shard import shard
+from puna.scale.world import World, default_device
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
@@ -65,16 +63,6 @@ def test_a_world_of_one_leaves_the_model_as_it_is() -> None:
     assert spread is model
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
     assert not isinstance(parameters[0], torch.distributed.tensor.DTensor)
-
-
-def test_prepare_sets_dtype_mode_and_freezes() -> None:
-    model = tiny_model(replace(TINY, tie_word_embeddings=True)).train()
-    assert prepare(model, torch.device("cpu"), torch.bfloat16) is model
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-    assert not model.training
-    assert not any(p.requires_grad for p in model.parameters())
-    assert model.lm_head.weight is model.model.embed_tokens.weight
-    assert model(token_ids(1, 3)).dtype == torch.bfloat16
 
 
 def test_a_cpu_computes_in_float32() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from puna.errors import InputError
 from puna.model import LlamaConfig, LlamaModel, build
+from puna.scale.prepare import compute_dtype, default_device
 from puna.store import Checkpoint, check_finite, open_checkpoint
 from puna.store.locate import locate
 from puna.tokens import Tokenizer, open_tokenizer
@@ -103,8 +104,6 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype | None:
     Raises:
         InputError: The word is not known.
     """
-    from puna.scale.prepare import compute_dtype
-
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name == "file":
         return None
@@ -123,8 +122,6 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         InputError: The word is not known, or this machine has no such device.
     """
-    from puna.scale.world import default_device
-
     if name == "auto":
         return default_device()
     if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", name, flags=re.ASCII):

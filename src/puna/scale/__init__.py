@@ -1,9 +1,7 @@
-"""The only room that knows of more than one process: the world, and how a model is spread in it."""
+"""The only room that knows of more than one process: the world, and how a model is spread in it.
+
+Import from its modules: `puna.scale.world`, `puna.scale.shard`, `puna.scale.prepare`. Sharding
+alone imports FSDP, which costs half a second and 50 MB that a single process does not need.
+"""
 
 from __future__ import annotations
-
-from puna.scale.prepare import prepare
-from puna.scale.shard import shard
-from puna.scale.world import World
-
-__all__ = ["World", "prepare", "shard"]

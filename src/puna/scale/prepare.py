@@ -1,18 +1,8 @@
-"""The one place that sets device and compute dtype."""
+"""The one place that chooses device and compute dtype."""
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import torch
-from torch import nn
-
-M = TypeVar("M", bound=nn.Module)
-
-
-def prepare(model: M, device: torch.device, dtype: torch.dtype) -> M:
-    """Put a model for use (no training) on `device` in `dtype`; returns it in eval mode."""
-    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -20,3 +10,12 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float32
+
+
+def default_device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")

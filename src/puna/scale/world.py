@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from puna.errors import InputError
+from puna.scale.prepare import default_device
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,3 @@ class World:
         """Wait until every rank is here."""
         if self.size > 1:
             dist.barrier()
-
-
-def default_device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
