@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Neighbours make any deadline fail. In CI the examples are the same in every run, so that a change
+# is judged by what it changes; elsewhere hypothesis goes on searching.
+settings.register_profile("puna", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("puna")
 
 
 @pytest.fixture(scope="session")
