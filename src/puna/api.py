@@ -19,6 +19,7 @@ from puna.generate import (
     Score,
     check_prompts,
     complete,
+    new_cache,
     score,
     stream,
     warm_up,
@@ -273,12 +274,9 @@ class Conversation:
                 self._held, self._pieces = held[: cache.lengths[0]], None
 
     def _prepare(self, ids: Sequence[int], new_tokens: int) -> ContiguousCache:
-        config, weight = self.llama.config, self.llama.model.model.norm.weight
-        room = min(len(ids) + new_tokens, config.max_position_embeddings)
+        room = min(len(ids) + new_tokens, self.llama.config.max_position_embeddings)
         if self._cache is None:
-            self._cache = ContiguousCache(
-                config, batch=1, max_tokens=room, dtype=weight.dtype, device=weight.device
-            )
+            self._cache = new_cache(self.llama.model, batch=1, max_tokens=room)
         self._cache.grow(room)
         same = 0
         for old, new in zip(self._held, ids[:-1], strict=False):

@@ -114,6 +114,9 @@ class Job:
         start = time.perf_counter()
         if len(self.requests) == 1 and not self.jsonl:
             tokens = self._stream_one(target)
+            # A bar would disturb the text that is streamed: only the log is told, afterwards.
+            with reporting(self.report, "prompts", began=start) as progress:
+                progress("generating", 1, 1)
         else:
             tokens = self._in_batches(target)
         seconds = time.perf_counter() - start
@@ -134,8 +137,6 @@ class Job:
             target.write(piece.text)
             target.flush()
         target.write("\n")
-        with reporting(self.report, "prompts") as progress:  # for the log file
-            progress("generating", 1, 1)
         return tokens
 
     def _in_batches(self, target: TextIO) -> int:

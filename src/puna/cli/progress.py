@@ -44,10 +44,18 @@ class ReportOptions:
 
 
 @contextmanager
-def reporting(options: ReportOptions, unit: str) -> Iterator[Callable[[str, int, int], None]]:
+def reporting(
+    options: ReportOptions, unit: str, *, began: float | None = None
+) -> Iterator[Callable[[str, int, int], None]]:
     """Yield `report(what, done, total)`; `unit` names what is counted.
 
+    A stage begins where the one before it was last heard of, the first one on entry.
     The bar goes to standard error, and only to a terminal.
+
+    Args:
+        options: What is wanted.
+        unit: Names what is counted, in the plural.
+        began: `time.perf_counter()` where the work began before this was called.
 
     Raises:
         InputError: The log file cannot be written.
@@ -62,6 +70,7 @@ def reporting(options: ReportOptions, unit: str) -> Iterator[Callable[[str, int,
     )
     hidden = options.quiet or not console.is_terminal
     tasks: dict[str, tuple[TaskID, float]] = {}
+    heard = time.perf_counter() if began is None else began
     with ExitStack() as stack:
         log: TextIO | None = None
         if options.log_file is not None:
@@ -71,10 +80,12 @@ def reporting(options: ReportOptions, unit: str) -> Iterator[Callable[[str, int,
         )
 
         def report(what: str, done: int, total: int) -> None:
+            nonlocal heard
             if what not in tasks:
-                tasks[what] = (progress.add_task(what, total=total, rate=""), time.perf_counter())
-            task, began = tasks[what]
-            seconds = time.perf_counter() - began
+                tasks[what] = (progress.add_task(what, total=total, rate=""), heard)
+            task, start = tasks[what]
+            heard = time.perf_counter()
+            seconds = heard - start
             rate = f"{done / seconds:.1f} {unit}/s" if seconds > 0 else ""
             progress.update(task, completed=done, rate=rate)
             if log is not None and done == total:

@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -160,8 +159,3 @@ def set_threads(threads: int | None) -> None:
             f"not {threads}"
         )
     torch.set_num_threads(threads)
-
-
-def model_path(name: str) -> Path:
-    """The path behind a name, without opening it."""
-    return locate(name).path

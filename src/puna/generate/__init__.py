@@ -6,7 +6,7 @@ its reference distribution; the text does not depend on the batch size.
 
 from __future__ import annotations
 
-from puna.generate.engine import FinishReason, Step, check_prompts, decode
+from puna.generate.engine import FinishReason, Step, check_prompts, decode, new_cache
 from puna.generate.sampling import Sampler, Sampling
 from puna.generate.score import Score, score
 from puna.generate.stepping import kernels_missing, warm_up
@@ -25,6 +25,7 @@ __all__ = [
     "complete",
     "decode",
     "kernels_missing",
+    "new_cache",
     "score",
     "stream",
     "warm_up",

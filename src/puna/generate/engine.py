@@ -67,14 +67,14 @@ def decode(
     stops = {*sampling.stop_tokens, *(() if sampling.ignore_eos else stop_ids)}
     context = model.config.max_position_embeddings
     left = [min(sampling.max_tokens, context - len(prompt)) for prompt in prompts]
-    device = next(model.parameters()).device
     if cache is None:
-        cache = _new_cache(model, [len(p) + n for p, n in zip(prompts, left, strict=True)])
-    sampler = Sampler(sampling, prompts, model.config.vocab_size, device, first_stream)
+        room = max(len(prompt) + new for prompt, new in zip(prompts, left, strict=True))
+        cache = new_cache(model, batch=len(prompts), max_tokens=room)
     advance = choose_step(model, kernels=kernels)
     rows = list(range(len(prompts)))
     with torch.inference_mode():
         logits = prefill(model, prompts, cache)  # [B, V]
+    sampler = Sampler(sampling, prompts, model.config.vocab_size, logits.device, first_stream)
     while rows:
         with torch.inference_mode():
             chosen = sampler(logits)
@@ -147,14 +147,11 @@ def _read(model: LlamaModel, rows: list[list[int]], cache: ContiguousCache) -> T
     return model.head(hidden)[:, -1]
 
 
-def _new_cache(model: LlamaModel, tokens: Sequence[int]) -> ContiguousCache:
+def new_cache(model: LlamaModel, *, batch: int, max_tokens: int) -> ContiguousCache:
+    """An empty cache of the model's own dtype, on its device."""
     weight = model.model.norm.weight
     return ContiguousCache(
-        model.config,
-        batch=len(tokens),
-        max_tokens=max(tokens),
-        dtype=weight.dtype,
-        device=weight.device,
+        model.config, batch=batch, max_tokens=max_tokens, dtype=weight.dtype, device=weight.device
     )
 
 

@@ -140,10 +140,6 @@ def kernels_missing(model: LlamaModel) -> str | None:
     """Why compiled kernels do not serve this model; None when they do."""
     if importlib.util.find_spec("numba") is None:
         return "numba is not installed: pip install 'puna[fast]'"
-    try:
-        import numba  # noqa: F401 - whether it can be
-    except ImportError as error:
-        return f"numba cannot be imported: {error}"
     for name, parameter in model.named_parameters():
         if parameter.device.type != "cpu" or parameter.dtype is not torch.float32:
             return f"{name} is {parameter.dtype} on {parameter.device}, not float32 on the CPU"
@@ -156,6 +152,10 @@ def kernels_missing(model: LlamaModel) -> str | None:
             return f"{name} has a bias"
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{name or 'the model'} has hooks"
+    try:  # last, since it takes half a second the first time
+        import numba  # noqa: F401 - whether it can be
+    except ImportError as error:
+        return f"numba cannot be imported: {error}"
     return None
 
 
