@@ -15,6 +15,7 @@ from model.reference import TINY, tiny_model, token_ids
 from model.tolerances import assert_close
 from puna.errors import InputError
 from puna.model import AttentionSpec, ContiguousCache, LlamaModel, llama
+from puna.model import loss as loss_module
 from puna.model.llama import IGNORED
 
 THREE = replace(TINY, num_hidden_layers=3)
@@ -117,7 +118,7 @@ def test_head_loss_is_cross_entropy(name: str, tied: bool, chunk: int) -> None:
     model = tiny_model(replace(TINY, tie_word_embeddings=tied))
     hidden = torch.randn(2, 9, TINY.hidden_size)
     targets = torch.where(MASKS[name], token_ids(2, 9, seed=3), IGNORED)
-    with patch.object(llama, "HEAD_CHUNK_TOKENS", chunk):
+    with patch.object(loss_module, "chunk_rows", lambda vocab_size: chunk):
         mine = loss_and_gradients(model, hidden, targets, plain=False)
         theirs = loss_and_gradients(model, hidden, targets, plain=True)
         assert_close(mine[:1], theirs[:1], "loss")
@@ -158,7 +159,10 @@ def test_head_loss_never_holds_all_logits(training: bool) -> None:
     model, tokens = tiny_model(config), 64
     hidden = torch.randn(1, tokens, config.hidden_size, requires_grad=training)
     targets = token_ids(1, tokens, vocab=config.vocab_size)
-    with torch.set_grad_enabled(training), patch.object(llama, "HEAD_CHUNK_TOKENS", 8):
+    with (
+        torch.set_grad_enabled(training),
+        patch.object(loss_module, "chunk_rows", lambda vocab_size: 8),
+    ):
         with LargestTensor() as largest:
             loss = model.head_loss(hidden, targets)
             if training:
@@ -170,9 +174,10 @@ def test_head_loss_never_holds_all_logits(training: bool) -> None:
 
 
 def test_head_loss_keeps_no_chunk_for_the_backward_pass() -> None:
-    """What autograd saves is the hidden states, not the logits that were made from them."""
+    """What autograd saves has the size of the hidden states, not that of logits."""
     config = replace(TINY, vocab_size=2048)
     model = tiny_model(config)
+    model.lm_head.weight.requires_grad_(False)
     hidden = torch.randn(1, 64, config.hidden_size, requires_grad=True)
     saved: list[int] = []
 
@@ -181,9 +186,23 @@ def test_head_loss_keeps_no_chunk_for_the_backward_pass() -> None:
         return tensor
 
     with (
-        patch.object(llama, "HEAD_CHUNK_TOKENS", 8),
+        patch.object(loss_module, "chunk_rows", lambda vocab_size: 8),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
     ):
         model.head_loss(hidden, token_ids(1, 64, vocab=config.vocab_size))
     assert saved
     assert max(saved) <= hidden.numel()
+
+
+@pytest.mark.parametrize("name", ["some", "none"])
+def test_head_loss_of_a_head_that_surgery_has_wrapped(name: str) -> None:
+    model, targets = tiny_model(), torch.where(MASKS[name], token_ids(2, 9, seed=3), IGNORED)
+    hidden = torch.randn(2, 9, TINY.hidden_size, requires_grad=True)
+    losses, gradients = [], []
+    for head in (model.lm_head, nn.Sequential(model.lm_head)):
+        model.lm_head = head  # type: ignore[assignment]
+        with patch.object(llama, "HEAD_CHUNK_TOKENS", 4):
+            losses.append(model.head_loss(hidden, targets))
+        gradients.append(torch.autograd.grad(losses[-1], hidden)[0])
+    assert_close(losses[1].detach(), losses[0].detach(), "loss")
+    assert_close(gradients[1], gradients[0], "gradient")

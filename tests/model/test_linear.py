@@ -109,17 +109,44 @@ def test_the_fast_path_without_gradients(guard: Any) -> None:
     assert calls.fast
 
 
-def test_the_plain_path_with_gradients() -> None:
-    layer, x = layer_and_input()
-    x.requires_grad_()
-    with Calls() as calls:
-        out = layer(x)
-        out.sum().backward()
-    assert not calls.fast
-    assert x.grad is not None
-    assert_close(x.grad, layer.weight.sum(0).expand_as(x), "linear")
-    assert layer.weight.grad is not None
-    assert layer.bias.grad is not None
+@FAST
+@pytest.mark.parametrize("widths", WIDTHS)
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("learns", [("x",), ("weight", "bias"), ("x", "weight", "bias")])
+def test_the_fast_path_has_the_gradients_of_the_plain_one(
+    widths: tuple[int, int], name: str, learns: tuple[str, ...]
+) -> None:
+    layer, x = layer_and_input(widths, shape=(4, 6))
+    gradients = []
+    for has_kernel in (True, False):
+        leaf = x.clone().requires_grad_("x" in learns)
+        for key, parameter in layer.named_parameters():
+            parameter.requires_grad_(key in learns)
+            parameter.grad = None
+        with patch.object(torch._C, "_has_mkldnn", has_kernel), Calls() as calls:
+            out = layer(LAYOUTS[name](leaf))
+            (out * torch.linspace(-1, 2, out.numel()).view_as(out)).sum().backward()
+        assert calls.fast == has_kernel
+        gradients.append([leaf.grad, layer.weight.grad, layer.bias.grad])
+    for fast, plain in zip(*gradients, strict=True):
+        assert (fast is None) == (plain is None)
+        if fast is not None:
+            assert_close(fast, plain, "gradient")
+
+
+@FAST
+def test_a_frozen_layer_keeps_no_input_for_the_backward_pass() -> None:
+    layer, x = layer_and_input(shape=(50, 60))
+    layer.requires_grad_(False)
+    saved: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(x.requires_grad_())
+    assert saved == [layer.weight.numel()]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -1,19 +1,15 @@
-"""A linear layer that takes oneDNN's kernel where that is the faster one.
-
-On CPUs, torch sends float32 products to MKL, which reaches about half of the memory bandwidth for
-the thin matrices of decoding. oneDNN's kernel, which torch carries for its compiler, takes the
-same weights as they are. `bench/RESULTS.md` has the figures.
-"""
+"""A linear layer and an embedding, as torch has them but for speed."""
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from puna.model.loss import SummedCrossEntropy
+from puna.model.products import linear
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` with the same parameters and results, faster without gradients on CPU."""
+    """`torch.nn.Linear` with the same parameters and results, faster on CPU."""
 
     def reset_parameters(self) -> None:
         """Draw fresh weights; nothing to do on the meta device (see `Embedding`)."""
@@ -22,18 +18,19 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map [..., in_features] to [..., out_features]."""
-        if (
-            input.dtype is torch.float32
-            and input.device.type == "cpu"
-            and not torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-            and torch._C._has_mkldnn
-        ):
-            out: Tensor = torch.ops.mkldnn._linear_pointwise(
-                input, self.weight, self.bias, "none", [], ""
-            )
-            return out
-        return F.linear(input, self.weight, self.bias)
+        return linear(input, self.weight, self.bias)
+
+    def summed_cross_entropy(self, rows: Tensor, targets: Tensor) -> Tensor:
+        """The summed cross-entropy in nats of `targets` [N] under this layer's logits, float32.
+
+        Args:
+            rows: [N, in_features].
+            targets: Indices of outputs; none is to be left out.
+        """
+        total: Tensor = SummedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            rows, self.weight, self.bias, targets
+        )
+        return total
 
 
 class Embedding(nn.Embedding):

@@ -21,7 +21,7 @@ from puna.model.linear import Embedding, Linear
 from puna.model.lowering import Plan, lower
 from puna.model.rope import Rotation, rope_frequencies, rotate, rotation
 
-HEAD_CHUNK_TOKENS = 256
+HEAD_CHUNK_TOKENS = 256  # of a head that surgery has changed; `puna.model.loss` has its own
 IGNORED = -100  # a target that is not trained, as in torch and transformers
 
 
@@ -184,7 +184,7 @@ class LlamaModel(nn.Module):
     def head_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """The summed cross-entropy in nats of `targets`, in float32; a scalar.
 
-        The logits exist for HEAD_CHUNK_TOKENS tokens at a time, in the backward pass too.
+        The logits exist for a few hundred tokens at a time, in the backward pass too.
 
         Args:
             hidden: [B, T, M] after the last block.
@@ -193,11 +193,15 @@ class LlamaModel(nn.Module):
         kept = targets != IGNORED
         rows, wanted = hidden[kept], targets[kept]  # [N, M], [N]
         if not len(wanted):
-            # An ignored token stands in: the loss is zero and so is every gradient, but none is
-            # missing, for which the other ranks of a sharded model would wait.
-            rows, wanted = hidden[:1, :1].flatten(0, 1), targets[:1, :1].flatten()
+            # Zero, and so is every gradient, but none is missing, for which the other ranks of a
+            # sharded model would wait.
+            nothing: Tensor = self.lm_head(self.model.norm(hidden[:1, :1])).float().sum() * 0
+            return nothing
+        head: nn.Module = self.lm_head
+        if isinstance(head, Linear):
+            return head.summed_cross_entropy(self.model.norm(rows), wanted)
         total = rows.new_zeros((), dtype=torch.float32)
-        for start in range(0, len(wanted), HEAD_CHUNK_TOKENS):
+        for start in range(0, len(wanted), HEAD_CHUNK_TOKENS):  # a head that surgery has changed
             part = (rows[start : start + HEAD_CHUNK_TOKENS], wanted[start:][:HEAD_CHUNK_TOKENS])
             if torch.is_grad_enabled():
                 loss = checkpoint(self._chunk_loss, *part, use_reentrant=False)

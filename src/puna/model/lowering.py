@@ -133,20 +133,29 @@ class SpanPlan:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend q [B, H, T, D] to k, v [B, K, T, D]; zero where no span reaches."""
+        lengths = self._lengths()
+        if q.shape[0] == 1 and sum(lengths) == q.shape[2]:
+            # One row that is packed full. Splitting and joining once costs the backward pass one
+            # tensor of the row's size; slices would cost it one each.
+            k, v = _repeat_heads(q, k, v)
+            parts = [part.split(lengths, 2) for part in (q, k, v)]
+            done = [self._attend(span, *part) for span, *part in zip(self.spans, *parts)]  # noqa: B905
+            return torch.cat(done, 2)
         out = torch.zeros_like(q)
         batch = q.shape[0]
         for span in self.spans:
             rows = slice(None) if len(span.rows) == batch else list(span.rows)
             extent = slice(span.start, span.stop)
-            out[rows, :, extent] = attend_span(
-                q[rows][:, :, extent],
-                k[rows][:, :, extent],
-                v[rows][:, :, extent],
-                mode=self.mode,
-                prefix=span.prefix,
-                window=self.window,
+            out[rows, :, extent] = self._attend(
+                span, q[rows][:, :, extent], k[rows][:, :, extent], v[rows][:, :, extent]
             )
         return out
+
+    def _lengths(self) -> list[int]:
+        return [span.stop - span.start for span in self.spans]
+
+    def _attend(self, span: Span, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend_span(q, k, v, mode=self.mode, prefix=span.prefix, window=self.window)
 
 
 @dataclass(frozen=True)

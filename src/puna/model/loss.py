@@ -1,0 +1,67 @@
+"""Cross-entropy of a linear head whose logits never exist in full, nor are computed twice.
+
+The gradient of a cross-entropy is known as soon as its logits are, so it is formed in the forward
+pass, chunk by chunk, and what is kept for the backward pass has the size of the head's input. A
+head as wide as a LLaMA's would otherwise be the largest activation by far, or, checkpointed, be
+computed twice. Source: Hsu et al. 2024, Liger Kernel (arXiv 2410.10989), section 3.2.
+
+Shapes: N rows, M hidden_size, V vocab_size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from puna.model.products import linear, matmul
+
+CHUNK_BYTES = 2**25  # of logits in float32 that exist at a time: what a cache may hold
+
+
+def chunk_rows(vocab_size: int) -> int:
+    """Rows of logits that are computed together."""
+    return max(16, CHUNK_BYTES // (4 * vocab_size))
+
+
+class SummedCrossEntropy(torch.autograd.Function):
+    """The sum over rows of -log softmax(rows @ weight.T + bias)[target], in float32."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+    ) -> Tensor:
+        """See the class; rows [N, M], weight [V, M], bias [V], targets [N]."""
+        wants = ctx.needs_input_grad
+        grad_rows = torch.empty_like(rows) if wants[0] else None
+        grad_weight = torch.zeros_like(weight) if wants[1] else None
+        grad_bias = None if bias is None or not wants[2] else torch.zeros_like(bias)
+        total = rows.new_zeros((), dtype=torch.float32)
+        size = chunk_rows(weight.shape[0])
+        for start in range(0, len(targets), size):
+            part, wanted = rows[start : start + size], targets[start : start + size, None]
+            logits = linear(part, weight, bias).float()
+            normaliser = logits.logsumexp(1, keepdim=True)
+            total += (normaliser - logits.gather(1, wanted)).sum()
+            if not any(wants[:3]):
+                continue
+            slope = logits.sub_(normaliser).exp_()  # softmax
+            slope.scatter_add_(1, wanted, slope.new_full(wanted.shape, -1.0))
+            slope = slope.to(weight.dtype)
+            if grad_rows is not None:
+                grad_rows[start : start + size] = matmul(slope, weight)
+            if grad_weight is not None:
+                grad_weight += matmul(slope.T, part)
+            if grad_bias is not None:
+                grad_bias += slope.sum(0)
+        ctx.save_for_backward(grad_rows, grad_weight, grad_bias)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale what the forward pass has formed."""
+        parts = [None if part is None else part * grad.to(part.dtype) for part in ctx.saved_tensors]
+        return (*parts, None)
