@@ -138,9 +138,9 @@ class SpanPlan:
             # One row that is packed full. Splitting and joining once costs the backward pass one
             # tensor of the row's size; slices would cost it one each.
             k, v = _repeat_heads(q, k, v)
-            parts = [part.split(lengths, 2) for part in (q, k, v)]
-            done = [self._attend(span, *part) for span, *part in zip(self.spans, *parts)]  # noqa: B905
-            return torch.cat(done, 2)
+            parts = [torch.split(part, lengths, 2) for part in (q, k, v)]
+            spans = zip(self.spans, *parts, strict=True)
+            return torch.cat([self._attend(*span) for span in spans], 2)
         out = torch.zeros_like(q)
         batch = q.shape[0]
         for span in self.spans:
