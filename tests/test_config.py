@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.config import from_dict, load_recipe, to_dict
+from puna.config import from_dict, load_recipe, load_recipe_with_origins, to_dict
 from puna.errors import InputError
 
 
@@ -280,3 +280,48 @@ def test_to_dict_takes_instances_only() -> None:
     with pytest.raises(TypeError, match="expected a dataclass instance, found dict"):
         to_dict({})
     assert to_dict(replace(Recipe(), name="z"))["name"] == "z"
+
+
+@dataclass(frozen=True)
+class Cat:
+    kind: Literal["cat"] = "cat"
+    lives: int = 9
+
+
+@dataclass(frozen=True)
+class Dog:
+    kind: Literal["dog"] = "dog"
+    tricks: int = 0
+
+
+@dataclass(frozen=True)
+class Owner:
+    pet: Cat | Dog | None = None
+    name: str = "nobody"
+
+
+def test_a_name_chooses_among_several_dataclasses(tmp_path: Path) -> None:
+    assert from_dict(Owner, {"pet": {"kind": "dog", "tricks": 2}}).pet == Dog(tricks=2)
+    assert from_dict(Owner, {}).pet is None
+    assert from_dict(Owner, to_dict(Owner(Cat(lives=3)))) == Owner(Cat(lives=3))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("pet:\n  kind: dog\n  trick: 2\n")
+    with pytest.raises(InputError, match=r"recipe.yaml:3: unknown key 'pet.trick'") as caught:
+        load_recipe(recipe, Owner)
+    assert "did you mean 'pet.tricks'" in str(caught.value)
+    with pytest.raises(InputError, match="expected one of 'cat', 'dog', found 'dgo'"):
+        from_dict(Owner, {"pet": {"kind": "dgo"}})
+    with pytest.raises(InputError, match=r"missing key 'pet\.kind'"):
+        from_dict(Owner, {"pet": {"tricks": 1}})
+
+
+def test_every_value_knows_where_it_comes_from(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("pet:\n  kind: dog\n")
+    config, origins = load_recipe_with_origins(recipe, Owner, ["pet.tricks=4"])
+    assert config == Owner(Dog(tricks=4))
+    assert origins == {
+        "pet.kind": f"{recipe}:2",
+        "pet.tricks": "override 'pet.tricks=4'",
+        "name": "default",
+    }
