@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from puna.errors import InputError
-from puna.flows.opening import Opened, open_model, resolve_device, resolve_dtype, set_threads
+from puna.flows.opening import (
+    Opened,
+    open_model,
+    resolve_device,
+    resolve_dtype,
+    set_threads,
+    template_text,
+)
 from puna.generate import (
     FinishReason,
     Generation,
@@ -26,6 +32,7 @@ from puna.generate import (
 )
 from puna.model import ContiguousCache, LlamaConfig, LlamaModel, count
 from puna.tokens import BUILTIN_TEMPLATES, Tokenizer
+from puna.tokens.rendering import Renderer
 
 __all__ = ["Conversation", "Generation", "Llama", "Sampling", "Score", "load"]
 
@@ -76,7 +83,8 @@ class Llama:
         self, opened: Opened, *, template: str | None = None, kernels: bool = True
     ) -> None:
         self.opened = opened
-        self.chat_template = template or opened.tokenizer.chat_template
+        taught = None if opened.asking is None else opened.asking.template
+        self.chat_template = template or taught or opened.tokenizer.chat_template
         self.kernels = kernels
 
     def __repr__(self) -> str:
@@ -152,6 +160,30 @@ class Llama:
                 "--template)",
             )
         return self.tokenizer.encode_chat(messages, template=self.chat_template)
+
+    def encode_question(self, text: str) -> list[int]:
+        """The token ids of a question, put as the model was taught to be asked.
+
+        A tuned model brings the words and the template of its recipe; any other is asked by its
+        chat template.
+
+        Raises:
+            InputError: There is no chat template, or the recipe's words need more than one text.
+        """
+        asking = self.opened.asking
+        if asking is None or not asking.converses:
+            return self.encode_chat([{"role": "user", "content": text}])
+        return Renderer(self.tokenizer, self.chat_template).prompt(asking.wording.ask(text))
+
+    def ask(self, text: str, sampling: Sampling | None = None) -> Generation:
+        """Answer a question, put as the model was taught to be asked; see `encode_question`."""
+        return self._complete([self.encode_question(text)], sampling, 1, answering=True)[0]
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether the model was tuned to answer questions that are put in its recipe's words."""
+        asking = self.opened.asking
+        return asking is not None and asking.converses
 
     def warm_up(self) -> float:
         """Compile the decoding kernels, or fetch them from their cache; returns seconds."""
@@ -305,13 +337,9 @@ def _read_template(name: str) -> str:
     """The text of a chat template, by the name of a known one or the path of a file."""
     if name in BUILTIN_TEMPLATES:
         return BUILTIN_TEMPLATES[name]
-    path = Path(name).expanduser()
-    if path.suffix != ".jinja":
+    if not name.endswith(".jinja"):
         raise InputError(
             f"there is no chat template {name!r}",
             fix=f"known: {', '.join(BUILTIN_TEMPLATES)}; or a .jinja file",
         )
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read: {error}", where=path) from error
+    return str(template_text(name))

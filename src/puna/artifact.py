@@ -41,7 +41,7 @@ def writing_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     try:
         _sweep(path)
         temporary.touch()
-        with _held(temporary):
+        with locked(temporary):
             yield temporary
             _sync(temporary)
             temporary.replace(path)
@@ -69,7 +69,7 @@ def writing_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     aside = temporary.with_suffix(".old")
     try:
         temporary.mkdir()
-        with _held(temporary):
+        with locked(temporary):
             yield temporary
             for file in (*temporary.rglob("*"), temporary):
                 _sync(file)
@@ -95,12 +95,15 @@ def _replace(path: Path, temporary: Path, aside: Path) -> None:
 
 
 @contextlib.contextmanager
-def _held(temporary: Path) -> Iterator[bool]:
-    """Lock a temporary place while its writer lives; the system lets go when it dies.
+def locked(temporary: Path) -> Iterator[bool]:
+    """Lock a file or folder while its user is at work; the system lets go when it dies.
 
     Yields whether there is a lock: NFS refuses one on what is open for reading only (and a folder
     cannot be opened otherwise), and some file systems know none. The writer needs no lock to write;
     the sweep, which cannot tell then whether a writer lives, must leave the place alone.
+
+    Raises:
+        BlockingIOError: Another process holds it.
     """
     descriptor = os.open(temporary, os.O_RDONLY)
     held = True
@@ -119,7 +122,7 @@ def _held(temporary: Path) -> Iterator[bool]:
 def _sweep(path: Path) -> None:
     """Clean up after writers of `path` that were killed; leave those alone that are at work."""
     for left in sorted(path.parent.glob(f".{glob.escape(path.name)}.????????.partial")):
-        with contextlib.suppress(OSError), _held(left) as held:
+        with contextlib.suppress(OSError), locked(left) as held:
             if held:
                 _remove(left)
     for aside in sorted(path.parent.glob(f".{glob.escape(path.name)}.????????.old")):

@@ -26,6 +26,7 @@ app = App(
     default_parameter=Parameter(negative_bool=()),
     suppress_keyboard_interrupt=False,  # it is `run` that says so
 )
+app.command("puna.cli.tune:tune", sort_key=-3, help="Teach a model by a recipe, and judge it.")
 app.command("puna.cli.generate:generate", sort_key=0, help="Continue prompts, or answer them.")
 app.command("puna.cli.chat:chat", sort_key=1, help="Talk to a model in the terminal.")
 app.command("puna.cli.convert:convert", sort_key=2, help="Change the format, prove it the same.")

@@ -53,7 +53,7 @@ def generate(
     output: Annotated[Output, Parameter(name="*")] = Output(),
     report: Annotated[ReportOptions, Parameter(name="*")] = ReportOptions(),  # noqa: B008
 ) -> None:
-    """Continue prompts, or answer them with --chat.
+    """Continue prompts, or answer them with --chat. A tuned model is asked as it was taught.
 
     Args:
         prompts: Texts; without any, and without --file, standard input is one prompt.
@@ -63,6 +63,8 @@ def generate(
         raise InputError(f"--batch must be at least 1, not {batch}")
     if source.system is not None and not source.chat:
         raise InputError("--system belongs to --chat", fix="add --chat")
+    if source.chat and source.plain:
+        raise InputError("--chat and --plain exclude each other", fix="keep one")
     if sampling.logprobs >= 0 and not output.jsonl:
         raise InputError("--logprobs belongs to --jsonl", fix="add --jsonl")
     wanted = list(read_prompts(prompts, source))
@@ -91,6 +93,8 @@ def generate(
 
 def _request(llama: puna.Llama, prompt: Prompt, source: PromptSource) -> Request:
     if isinstance(prompt, str) and not source.chat:
+        if llama.is_taught and not source.plain:
+            return Request(prompt, llama.encode_question(prompt), answering=True)
         return Request(prompt, llama.tokenizer.encode(prompt), answering=False)
     messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
     if source.system is not None and messages[0].get("role") != "system":

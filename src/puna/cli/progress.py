@@ -74,7 +74,7 @@ def reporting(
     with ExitStack() as stack:
         log: TextIO | None = None
         if options.log_file is not None:
-            log = stack.enter_context(_opened(options.log_file))
+            log = stack.enter_context(open_log(options.log_file))
         progress = stack.enter_context(
             Progress(*columns, console=console, transient=True, disable=hidden)
         )
@@ -97,7 +97,12 @@ def reporting(
         yield report
 
 
-def _opened(path: Path) -> TextIO:
+def open_log(path: Path) -> TextIO:
+    """Open a log file to append to.
+
+    Raises:
+        InputError: It cannot be written.
+    """
     with _naming(path):
         return path.open("a", encoding="utf-8")
 

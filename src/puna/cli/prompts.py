@@ -30,6 +30,8 @@ class PromptSource:
     """Render each prompt as a user's turn by the model's chat template."""
     system: str | None = None
     """System message, with --chat."""
+    plain: bool = False
+    """Continue each prompt as it is, also where the model was tuned to be asked in other words."""
 
 
 def read_prompts(prompts: Sequence[str], source: PromptSource) -> Iterator[Prompt]:

@@ -7,18 +7,27 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from puna.artifact import digest_file, digest_json
 from puna.errors import InputError
+from puna.flows.identity import checkpoint_identity
+from puna.flows.products import Asking, find_product, is_tuning, read_asking
 from puna.model import LlamaConfig, LlamaModel, build
 from puna.scale.prepare import compute_dtype, default_device
 from puna.store import Checkpoint, check_finite, open_checkpoint
 from puna.store.locate import locate
 from puna.tokens import Tokenizer, open_tokenizer
+from puna.tune import load_tuned, read_tuned
 
 THREADS_PER_CORE = 4  # more can only be a mistake
+
+
+MAX_STACKED = 8  # tunings on tunings; more can only be a circle
 
 
 @dataclass(frozen=True)
@@ -27,29 +36,102 @@ class Opened:
 
     name: str
     checkpoint: Checkpoint
+    """Of the base, where the model is a tuning."""
     model: LlamaModel
     tokenizer: Tokenizer
     seconds: float  # from the name to a ready model
+    tunings: tuple[Path, ...] = ()
+    """The folders of what was put on the base, in that order."""
+    asking: Asking | None = None
+    """How it was taught to be asked; None for a model that brings no such file."""
+
+    @cached_property
+    def identity(self) -> str:
+        """The digest over all values; of a tuning, over those of the base and its own.
+
+        Raises:
+            InputError: A file is damaged.
+        """
+        base = checkpoint_identity(self.checkpoint)
+        if not self.tunings:
+            return base
+        own = [
+            [digest_file(path) for path in sorted(folder.glob("*.safetensors"))]
+            for folder in self.tunings
+        ]
+        return digest_json({"base": base, "tunings": own})
 
 
-def open_model(name: str, *, device: torch.device, dtype: torch.dtype | None) -> Opened:
-    """Load a model by name or path.
+def open_model(
+    name: str, *, device: torch.device, dtype: torch.dtype | None, stacked: int = 0
+) -> Opened:
+    """Load a model by name or path: a checkpoint, or a run, or a tuning with its base.
+
+    A tuning that can be merged is, so that it runs as fast as its base does.
 
     Args:
-        name: See `puna.store.locate`.
+        name: See `puna.store.locate`; or the folder of a run or a tuning.
         device: Where it goes.
         dtype: Of the parameters; the file's own when None (float32 for quantized files).
+        stacked: How many tunings stand on this one.
 
     Raises:
         InputError: There is no such model, or it is damaged.
     """
     start = time.perf_counter()
-    located = locate(name)
-    checkpoint = open_checkpoint(located.path)
+    path = find_product(locate(name).path)
+    if is_tuning(path):
+        return _open_tuning(name, path, device, dtype, stacked)
+    checkpoint = open_checkpoint(path)
     config = read_config(checkpoint)
     tokenizer = checkpoint_tokenizer(checkpoint, config)
     model = build(config, finite_tensors(checkpoint), dtype=dtype, device=device)
-    return Opened(name, checkpoint, model, tokenizer, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Opened(name, checkpoint, model, tokenizer, seconds, asking=read_asking(path))
+
+
+def _open_tuning(
+    name: str, path: Path, device: torch.device, dtype: torch.dtype | None, stacked: int
+) -> Opened:
+    start = time.perf_counter()
+    saved = read_tuned(path)
+    if stacked >= MAX_STACKED:
+        raise InputError(f"stands on more than {MAX_STACKED} other tunings", where=path)
+    try:
+        base = open_model(saved.base.name, device=device, dtype=dtype, stacked=stacked + 1)
+    except InputError as error:
+        raise InputError(
+            f"needs its base {saved.base.name!r}: {error.what}", where=path, fix=error.fix
+        ) from error
+    identity = None if saved.base.identity is None else base.identity
+    tuned = load_tuned(base.model, path, check_identity=identity)
+    if tuned.method.mergeable:
+        tuned.merge()
+    base.model.requires_grad_(False)
+    return Opened(
+        name,
+        base.checkpoint,
+        base.model,
+        base.tokenizer,
+        time.perf_counter() - start,
+        (*base.tunings, path),
+        read_asking(path) or base.asking,
+    )
+
+
+def template_text(template: str | None) -> str | None:
+    """A chat template as recipes and the command line name it: a file is read, else as it is.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    if template is None or not template.endswith(".jinja"):
+        return template
+    path = Path(template).expanduser()
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read: {error}", where=path) from error
 
 
 def read_config(checkpoint: Checkpoint) -> LlamaConfig:

@@ -12,6 +12,7 @@ from tokenizers import models
 from puna.errors import InputError
 from puna.tokens.vocabulary import SPACE, Scheme
 
+EDGE_SPACES, END_SPACES = r"\A +| +\z", r" +\z"
 _SHIELD = "\ufdd0"  # a noncharacter: what begins with it is out of the reach of any text
 
 
@@ -73,3 +74,49 @@ def without_specials(backend: Backend, special_ids: frozenset[int]) -> Backend:
     plain.add_tokens([token for index, token in added if index not in hidden])
     plain.encode_special_tokens = True
     return plain
+
+
+def continuing(plain: Backend) -> Backend:
+    """A backend for text in the middle of other text: no space is put or removed before it."""
+    front = {
+        name: None if step is None else json.loads(step.__getstate__())
+        for name, step in (("normalizer", plain.normalizer), ("pre_tokenizer", plain.pre_tokenizer))
+    }
+    changed = {name: _without_prefix(step) for name, step in front.items()}
+    if changed == front:
+        return plain
+    empty = {"type": "BPE", "vocab": {}, "merges": []}
+    parts = Backend.from_str(json.dumps({"model": empty, "added_tokens": [], **changed}))
+    inner = Backend(plain.model)
+    if parts.normalizer:
+        inner.normalizer = parts.normalizer
+    if parts.pre_tokenizer:
+        inner.pre_tokenizer = parts.pre_tokenizer
+    inner.add_tokens([token for _, token in sorted(plain.get_added_tokens_decoder().items())])
+    inner.encode_special_tokens = True
+    return inner
+
+
+def prefixes_once(backend: Backend) -> bool:
+    """Whether only the beginning of the whole text gets a space, not text after a special token."""
+    if backend.pre_tokenizer is None:
+        return False
+    state = json.loads(backend.pre_tokenizer.__getstate__())
+    steps = state["pretokenizers"] if state["type"] == "Sequence" else [state]
+    return any(step.get("prepend_scheme") == "first" for step in steps)
+
+
+def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A normalizer or pre-tokenizer that leaves the beginning of a text as it is."""
+    if step is None:
+        return None
+    for key in ("normalizers", "pretokenizers"):
+        if key in step:
+            inner = map(_without_prefix, step[key])
+            return {**step, key: [item for item in inner if item is not None]}
+    if step["type"] == "Prepend":
+        return None
+    if step["type"] == "Replace" and step["pattern"] == {"Regex": EDGE_SPACES}:
+        return {**step, "pattern": {"Regex": END_SPACES}}
+    neutral = {"prepend_scheme": "never", "add_prefix_space": False, "strip_left": False}
+    return {key: neutral.get(key, value) for key, value in step.items()}

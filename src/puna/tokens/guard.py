@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 _MARKS = range(0xFDD0, 0xFDF0)  # noncharacters, which Unicode keeps for such internal uses
@@ -50,21 +51,71 @@ def marked(value: Any, pattern: re.Pattern[str], marks: tuple[str, str]) -> Any:
     return value
 
 
-def segments(
-    rendered: str, pattern: re.Pattern[str], marks: tuple[str, str]
-) -> Iterator[tuple[str, bool]]:
-    """A rendered conversation in parts: text, and whether it is a special token.
+@dataclass(frozen=True)
+class Guard:
+    """Tells the template's own special tokens from those that some messages spell out.
 
-    A token with but one mark left (a template may cut texts) is still not the template's own.
+    Attributes:
+        special: Matches any special token.
+        own: Matches the template's own in a rendered text, as group 1; and, as a whole, those
+            that stand between marks.
+        marks: What encloses a special token of a message; None where no message has one.
     """
-    start, end = marks
-    special = f"(?:{pattern.pattern})"
-    own = re.compile(f"{start}{special}{end}|(?<!{start})({special})(?!{end})")
-    position = 0
-    for match in own.finditer(rendered):
-        if match[1] is None:
-            continue
-        yield rendered[position : match.start()].replace(start, "").replace(end, ""), False
-        yield match[1], True
-        position = match.end()
-    yield rendered[position:].replace(start, "").replace(end, ""), False
+
+    special: re.Pattern[str]
+    own: re.Pattern[str]
+    marks: tuple[str, str] | None
+
+    @classmethod
+    def of(cls, value: Any, special: re.Pattern[str]) -> Guard:
+        """The guard for the texts within `value`: messages, tools."""
+        texts = list(strings_in(value))
+        if not any(map(special.search, texts)):
+            return cls(special, re.compile(f"({special.pattern})"), None)
+        start, end = free_marks(texts)
+        either = f"(?:{special.pattern})"
+        own = f"{start}{either}{end}|(?<!{start})({either})(?!{end})"
+        # A token with but one mark left (a template may cut texts) is still not the template's.
+        return cls(special, re.compile(own), (start, end))
+
+    def mark(self, value: Any) -> Any:
+        """Messages as the template is given them: with marks where there is need of them."""
+        return value if self.marks is None else marked(value, self.special, self.marks)
+
+    def spans(self, rendered: str) -> Iterator[tuple[int, int]]:
+        """Where the template's own special tokens lie in a rendered text."""
+        for match in self.own.finditer(rendered):
+            if match[1] is not None:
+                yield match.span()
+
+    def ends_in_text(self, rendered: str) -> bool:
+        """Whether it ends in something else than a special token of the template."""
+        last = max((stop for _, stop in self.spans(rendered)), default=0)
+        return last < len(rendered)
+
+    def stretches(self, rendered: str, *, cut: bool) -> Iterator[tuple[int, str, bool]]:
+        """A rendered text in stretches: where each begins, its text, whether it is only text.
+
+        Special tokens are looked for in a stretch unless it is only text; the marks are gone.
+
+        Args:
+            rendered: Text with marks.
+            cut: What comes before the first special token is a stretch of its own.
+        """
+        done = start = 0
+        for stop, following in [*self.spans(rendered), (len(rendered), len(rendered))]:
+            text = rendered[start:stop]
+            plain = self._unmarked(text)
+            if text and (plain != text or (cut and start == 0)):
+                if done < start:
+                    yield done, rendered[done:start], False
+                yield start, plain, True
+                done = stop
+            start = following
+        if done < len(rendered):
+            yield done, rendered[done:], False
+
+    def _unmarked(self, text: str) -> str:
+        for mark in self.marks or ():
+            text = text.replace(mark, "")
+        return text

@@ -18,6 +18,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from puna.errors import InputError
+from puna.tokens.backends import EDGE_SPACES
 from puna.tokens.vocabulary import SPACE, TokenType, Vocabulary, merges_by_rank
 
 ALL_SPACES = 65_535  # as many spaces at the beginning as decoding ever removes
@@ -112,7 +113,7 @@ def _normalizer(rules: SpmRules, where: Path | str) -> normalizers.Normalizer:
     if rules.charsmap:
         steps += _charsmap(rules, where)
     if rules.remove_extra_whitespaces:
-        steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
+        steps.append(normalizers.Replace(Regex(EDGE_SPACES), ""))
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))
     if rules.add_dummy_prefix:
         steps.append(normalizers.Prepend(SPACE))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+from tokenizers import Tokenizer as Backend
+
 from puna.errors import InputError
-from puna.tokens import export, guard
-from puna.tokens.backends import scheme_of, without_specials
+from puna.tokens import export
+from puna.tokens.backends import continuing, prefixes_once, scheme_of, without_specials
 from puna.tokens.bytelevel import decode_utf8, to_bytes
+from puna.tokens.guard import Guard, pattern_of
 from puna.tokens.source import DEFAULT_TEMPLATE, Roles, Source
 from puna.tokens.stream import StreamDecoder
 from puna.tokens.templates import ChatTemplate, Message
@@ -100,13 +105,8 @@ class Tokenizer:
         before = self._frame("bos", self.bos_id, self.add_bos if bos is None else bos)
         after = self._frame("eos", self.eos_id, self.add_eos if eos is None else eos)
         backend = self._parsing if special else self._plain
-        try:
-            encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError) as error:
-            raise _not_text(texts) from error
-        if not before and not after:
-            return [encoding.ids for encoding in encodings]
-        return [before + encoding.ids + after for encoding in encodings]
+        ids = _encode(backend, texts)
+        return [before + inner + after for inner in ids] if before or after else ids
 
     # -- ids to text ---------------------------------------------------------------------------
 
@@ -215,32 +215,43 @@ class Tokenizer:
         The template's special tokens are read as such; those that a message spells out stay text.
         `bos_id` comes first if the template writes it or the checkpoint wants it, never twice.
         """
-        texts = list(guard.strings_in([list(messages), list(tools or ())]))
-        pattern = guard.pattern_of(self.special_tokens)
-        if not any(map(pattern.search, texts)):
-            rendered = self.render(
-                messages,
-                add_generation_prompt=add_generation_prompt,
-                tools=tools,
-                template=template,
-            )
-            ids = self.encode(rendered, special=True, bos=False, eos=False)
-        else:
-            marks = guard.free_marks(texts)
-            rendered = self.render(
-                guard.marked(list(messages), pattern, marks),
-                add_generation_prompt=add_generation_prompt,
-                tools=guard.marked(tools, pattern, marks),
-                template=template,
-            )
-            ids = [
-                index
-                for part, is_special in guard.segments(rendered, pattern, marks)
-                for index in self.encode(part, special=is_special, bos=False, eos=False)
-            ]
-        if self.add_bos and ids[:1] != [self.bos_id]:
-            ids = self._frame("bos", self.bos_id, True) + ids
-        return ids
+        guard = self.guard([list(messages), list(tools or ())])
+        rendered = self.render(
+            guard.mark(list(messages)),
+            add_generation_prompt=add_generation_prompt,
+            tools=guard.mark(tools),
+            template=template,
+        )
+        return self.encode_turns([rendered], guard)[0]
+
+    def guard(self, value: Any) -> Guard:
+        """What keeps the texts within `value` from being read as special tokens.
+
+        `guard.mark(value)` is then given to `render`, and what comes of it to `encode_turns`.
+        """
+        return Guard.of(value, self._special_pattern)
+
+    def encode_turns(self, parts: Sequence[str], guard: Guard) -> list[list[int]]:
+        """The ids of a rendered conversation, in parts that are each encoded by themselves.
+
+        Cut where the model begins and ends to speak, it has the ids that generation is given and
+        gives, whatever the tokenizer would have merged across the cut. A part in the middle of a
+        text is not given the space that a beginning has.
+
+        Args:
+            parts: What `render` wrote of marked messages, cut anywhere.
+            guard: The guard that marked them.
+        """
+        found: list[list[int]] = []
+        at_start, in_text = True, False
+        for part in parts:
+            cut = in_text or (self._prefixes_once and not at_start)
+            found.append(self._encode_part(part, guard, cut=cut))
+            if part:
+                at_start, in_text = False, guard.ends_in_text(part)
+        if found and self.add_bos and found[0][:1] != [self.bos_id]:
+            found[0] = self._frame("bos", self.bos_id, True) + found[0]
+        return found
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -260,6 +271,26 @@ class Tokenizer:
         return export.to_gguf(self, self._source, self._roles, rows=self._model_size)
 
     # -- within --------------------------------------------------------------------------------
+
+    @cached_property
+    def _special_pattern(self) -> re.Pattern[str]:
+        return pattern_of(self.special_tokens)
+
+    @cached_property
+    def _continuing(self) -> Backend:
+        return continuing(self._plain)
+
+    @cached_property
+    def _prefixes_once(self) -> bool:
+        return prefixes_once(self._parsing)
+
+    def _encode_part(self, part: str, guard: Guard, *, cut: bool) -> list[int]:
+        ids: list[int] = []
+        for start, text, only_text in guard.stretches(part, cut=cut):
+            continues = self._prefixes_once if start else cut
+            plain = self._continuing if continues else self._plain
+            ids += _encode(plain if only_text else self._parsing, [text])[0]
+        return ids
 
     def _spoken(self, token_id: int) -> bytes:
         return b"" if token_id in self._special_ids else self.token_bytes(token_id)
@@ -312,6 +343,14 @@ class Tokenizer:
                     f"the {name} token has the id {index}; the vocabulary has {self.vocab_size}",
                     where=self._source.where,
                 )
+
+
+def _encode(backend: Backend, texts: Sequence[str]) -> list[list[int]]:
+    try:
+        encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise _not_text(texts) from error
+    return [encoding.ids for encoding in encodings]
 
 
 def _not_text(texts: Sequence[str]) -> InputError:

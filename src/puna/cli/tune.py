@@ -1,0 +1,91 @@
+"""`puna tune`: a recipe in, a judged model and a report out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from puna.cli.progress import ReportOptions
+from puna.cli.watching import watching
+from puna.config import load_recipe_with_origins
+from puna.errors import InputError
+from puna.flows.tune_recipe import TuneRecipe
+from puna.flows.tuning import TuneOptions, Tuning
+from puna.flows.tuning import tune as tune_flow
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the run goes, and how it begins."""
+
+    out: Path | None = None
+    """The folder of the run; runs/ and the name of the recipe by default."""
+    force: bool = False
+    """Remove the run that is there, and begin again."""
+    resume: bool = False
+    """There must be a run to go on with. Without it too, the same command goes on."""
+    dry_run: bool = False
+    """Print the recipe, the figures and what the run would take, and stop."""
+
+
+def tune(
+    recipe: Path,
+    *overrides: str,
+    where: Annotated[Where, Parameter(name="*")] = Where(),
+    report: Annotated[ReportOptions, Parameter(name="*")] = ReportOptions(),  # noqa: B008
+) -> None:
+    """Tune a model by a recipe; judge it against its base; write the model and a report.
+
+    The same command again goes on where an interrupted run was left.
+
+    Args:
+        recipe: A YAML file; see recipes/ for some to copy.
+        overrides: key=value in place of the recipe's, such as method.rank=16 train.epochs=2.
+    """
+    config, origins = load_recipe_with_origins(recipe, TuneRecipe, overrides)
+    out = where.out or _default_place(recipe)
+    with watching(report) as watcher:
+        if where.dry_run:
+            from puna.flows.tune_trial import rehearse
+
+            for line in rehearse(config, origins, watcher):
+                print(line)
+            return
+        options = TuneOptions(out, where.force, where.resume, _command(recipe, overrides, out))
+        done = tune_flow(config, options, watcher)
+    if not report.quiet:
+        _tell(done)
+
+
+def _default_place(recipe: Path) -> Path:
+    folder = Path("runs")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"could not be made: {error.strerror}", where=folder, fix="name a folder with --out"
+        ) from error
+    return folder / recipe.stem
+
+
+def _command(recipe: Path, overrides: tuple[str, ...], out: Path) -> str:
+    return shlex.join(["puna", "tune", str(recipe), *overrides, "--out", str(out)])
+
+
+def _tell(done: Tuning) -> None:
+    if not done.fresh:
+        print("this run is finished already; --force begins it again", file=sys.stderr)
+    for name, metric in ((done.summary.get("after") or {}).get("metrics") or {}).items():
+        before = (done.summary.get("before") or {})["metrics"][name]
+        print(f"{name}: {_figure(before)} -> {_figure(metric)}", file=sys.stderr)
+    print(f"report   {done.report}", file=sys.stderr)
+    print(f'use it   puna generate --model {done.path} "..."', file=sys.stderr)
+
+
+def _figure(metric: dict[str, float]) -> str:
+    return f"{metric['value']:.3g} [{metric['low']:.3g}, {metric['high']:.3g}]"

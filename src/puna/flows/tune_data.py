@@ -1,0 +1,210 @@
+"""From the files that a recipe names to examples as tokens, and to cases to be judged by."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from puna.artifact import digest_json
+from puna.errors import InputError
+from puna.evaluate import Case
+from puna.flows.tune_recipe import DataConfig, Files
+from puna.records import (
+    Item,
+    Quarantine,
+    Row,
+    Shape,
+    Wording,
+    choose_shape,
+    find_files,
+    read_parallel,
+    read_rows,
+    sample_rows,
+    separate,
+    shape_rows,
+    split,
+)
+from puna.tokens.examples import ExampleConfig, TokenExample, encode_items
+from puna.tokens.mask_report import MaskReport
+from puna.tokens.rendering import Renderer
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class RawData:
+    """Items by split, and how they were found."""
+
+    items: dict[str, list[Item]]
+    files: dict[str, list[Path]]
+    shape: Shape
+    why: str  # the shape, in words
+    quarantine: Quarantine
+
+    @property
+    def identity(self) -> str:
+        """A digest over what every item of every split says, in order."""
+        parts = {
+            name: [[item.text, [dict(turn) for turn in item.messages]] for item in items]
+            for name, items in self.items.items()
+        }
+        return digest_json(parts)
+
+    def told(self) -> dict[str, Any]:
+        """Plain data for a summary."""
+        return {
+            "files": {name: [str(path) for path in paths] for name, paths in self.files.items()},
+            "shape": self.shape,
+            "why": self.why,
+            "splits": {name: len(items) for name, items in self.items.items()},
+            "quarantine": self.quarantine.to_dict(),
+            "identity": self.identity,
+        }
+
+
+@dataclass(frozen=True)
+class TokenData:
+    """The same as tokens."""
+
+    examples: dict[str, list[TokenExample]]  # train and validation
+    masks: dict[str, MaskReport]  # train and validation
+    cases: dict[str, list[Case]]  # validation and test
+
+
+def read_items(config: DataConfig, wording: Wording) -> RawData:
+    """Read, recognise and split.
+
+    Raises:
+        InputError: A file is missing or unreadable, rows have no known shape, or too few are left.
+    """
+    quarantine = Quarantine()
+    files = {name: _files(config, name) for name in SPLITS}
+    shape: Shape | None = None if config.shape == "auto" else config.shape
+    why = ""
+    parts: dict[str, list[Item]] = {}
+    for name in SPLITS:
+        if not files[name]:
+            continue
+        sample, rows = sample_rows(_rows(config, name, files[name], quarantine))
+        told = choose_shape(sample, config.columns, shape)
+        shape, why = told[0], why or told[1]
+        parts[name] = list(shape_rows(rows, shape, config.columns, wording, quarantine))
+    assert shape is not None, "the training files are always there"
+    held_out = {name: 0 if parts.get(name) else getattr(config.splits, name) for name in SPLITS[1:]}
+    splits = dataclasses.replace(config.splits, **held_out)
+    own = split(parts["train"], splits, quarantine=quarantine)
+    items = separate({name: parts.get(name) or own[name] for name in SPLITS}, quarantine=quarantine)
+    limits = (config.max_examples, config.max_test, config.max_test)
+    chosen = {name: _first(items[name], limit) for name, limit in zip(SPLITS, limits, strict=True)}
+    if not chosen["train"]:
+        raise InputError(
+            "no example is left to learn from", where=str(config.train), fix=_reasons(quarantine)
+        )
+    return RawData(chosen, files, shape, why, quarantine)
+
+
+def encode(
+    data: RawData, renderer: Renderer, config: ExampleConfig, *, everything: bool
+) -> TokenData:
+    """Turn items into tokens.
+
+    Raises:
+        InputError: There is no chat template, or training on these would make no sense.
+    """
+    examples, masks = {}, {}
+    for name in SPLITS[:2]:
+        examples[name], masks[name] = encode_items(
+            data.items[name], renderer, config, everything=everything
+        )
+    masks["train"].check(config)
+    if examples["validation"]:
+        masks["validation"].check(config)
+    cases = {name: make_cases(data.items[name], renderer, config) for name in SPLITS[1:]}
+    return TokenData(examples, masks, cases)
+
+
+def make_cases(items: Sequence[Item], renderer: Renderer, config: ExampleConfig) -> list[Case]:
+    """What a model is judged on: of a conversation, its last answer; of a text, each window.
+
+    Items that training would drop are left out here, too.
+    """
+    cases = []
+    for item in items:
+        examples, _ = encode_items([item], renderer, config)
+        if not examples:
+            continue
+        if item.text is None:
+            cases.append(_answering(item, examples[-1], renderer))
+        else:
+            cases += [_reading(example, renderer) for example in examples]
+    return cases
+
+
+def _answering(item: Item, example: TokenExample, renderer: Renderer) -> Case:
+    last = max(n for n, turn in enumerate(item.messages) if turn["role"] == "assistant")
+    prompt = renderer.prompt(item.messages[:last])
+    before = min(len(prompt), len(example.ids))
+    # Of several answers only the last is judged: it is the one that is generated.
+    trained = [bool(on) and place >= before for place, on in enumerate(example.trained)]
+    return Case(
+        id=item.id,
+        prompt_ids=prompt,
+        ids=example.ids.tolist(),
+        trained=trained,
+        question=_question(item, last),
+        reference=item.messages[last]["content"],
+    )
+
+
+def _question(item: Item, last: int) -> str:
+    """What the user said last, in the words of the data where they are known."""
+    plain = item.fields.get("source") if item.shape == "parallel" else None
+    asked = [turn["content"] for turn in item.messages[:last] if turn["role"] == "user"]
+    return plain or (asked[-1] if asked else "")
+
+
+def _reading(example: TokenExample, renderer: Renderer) -> Case:
+    ids, trained = example.ids.tolist(), [bool(on) for on in example.trained]
+    read = [id_ for id_, on in zip(ids, trained, strict=True) if on]
+    return Case(example.id, [], ids, trained, "", renderer.tokenizer.decode(read))
+
+
+def _files(config: DataConfig, name: str) -> list[Path]:
+    files: Files | None = getattr(config, name)
+    return [] if files is None else find_files(files)
+
+
+def _rows(
+    config: DataConfig, name: str, files: Sequence[Path], quarantine: Quarantine
+) -> chain[Row]:
+    targets: str | None = getattr(config, f"{name}_targets")
+    if targets is None:
+        rows = read_rows(files, quarantine=quarantine, format=config.format, header=config.header)
+        return chain(rows)
+    pairs = zip(files, find_files(targets), strict=False)
+    return chain.from_iterable(
+        read_parallel(source, target, quarantine=quarantine) for source, target in pairs
+    )
+
+
+def _first(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """At most `limit` items, in their order: those first by a hash of what they say."""
+    if limit is None or len(items) <= limit:
+        return list(items)
+    ranks = [_rank(item) for item in items]
+    chosen = sorted(range(len(items)), key=lambda number: ranks[number])[:limit]
+    return [items[number] for number in sorted(chosen)]
+
+
+def _rank(item: Item) -> bytes:
+    said = [item.source, item.text or "", *(turn["content"] for turn in item.messages)]
+    return hashlib.blake2b("\0".join(said).encode(), digest_size=16).digest()
+
+
+def _reasons(quarantine: Quarantine) -> str:
+    return "; ".join(quarantine.lines()) or "give more examples"

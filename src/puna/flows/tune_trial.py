@@ -1,0 +1,148 @@
+"""What a tuning run would take, found by doing a little of it: nothing is kept or written."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+import torch
+
+from puna.artifact import format_bytes
+from puna.config import to_dict
+from puna.evaluate import judge
+from puna.flows.opening import set_threads
+from puna.flows.trunks import make_trunks
+from puna.flows.tune_recipe import TuneRecipe
+from puna.flows.tuning import Watcher, Workbench
+from puna.meter import Meter
+from puna.model import count
+from puna.tokens.batches import Batch
+from puna.train.memory import peak_bytes
+from puna.train.objectives import Objective, Term, Trunk
+from puna.tune import Tuned
+from puna.tune.trunk_cache import TrunkCacheConfig
+from puna.tune.trunk_plan import run_trunk
+
+TRIED_BATCHES = 3
+TRIED_CASES = 8
+
+
+def rehearse(recipe: TuneRecipe, origins: Mapping[str, str], watcher: Watcher) -> Iterator[str]:
+    """Lines that tell the resolved recipe, the parameters, and the time and memory it would take.
+
+    Times are measured here and now, on a few batches and questions, and multiplied.
+
+    Args:
+        recipe: The recipe.
+        origins: Where each value comes from, by dotted key.
+        watcher: Is shown the data and the mask report.
+
+    Raises:
+        InputError: What the run itself would refuse.
+    """
+    yield from _recipe_lines(recipe, origins)
+    set_threads(recipe.threads)
+    with Meter(dataclasses.replace(recipe.meter, use_codecarbon=False)) as meter:
+        bench = Workbench(recipe, meter, watcher)
+        judging = _judging_seconds(bench)
+        tuned = bench.attach()
+        total = count(bench.base.model.config).parameters
+        learning = tuned.trainable_count()
+        yield ""
+        yield f"parameters        {total:,}, of which {learning:,} learn ({learning / total:.2%})"
+        yield from _costs(bench, tuned, judging)
+
+
+def _recipe_lines(recipe: TuneRecipe, origins: Mapping[str, str]) -> Iterator[str]:
+    values = dict(_flat(to_dict(recipe), ""))
+    width = max(map(len, values))
+    for key, value in values.items():
+        origin = origins.get(key, "default")
+        yield f"{key:<{width}}  {value!r}  # {origin}"
+
+
+def _flat(values: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _costs(bench: Workbench, tuned: Tuned, judging: float) -> Iterator[str]:
+    recipe, model = bench.recipe, bench.base.model
+    trunks = make_trunks(model, tuned, bench.data.examples, TrunkCacheConfig(enabled=False))
+    trunk = trunks.of["train"]
+    cached = trunk.start > 0 and recipe.trunk_cache.enabled
+    loader = bench.loader("train")
+    steps = loader.batches_in_epoch(0) / recipe.train.micro_batches
+    tokens = sum(map(len, bench.data.examples["train"]))
+    held_out = sum(map(len, bench.data.examples["validation"]))
+    epochs = recipe.train.epochs or (recipe.train.max_steps or 0) / max(steps, 1)
+    batches = [batch for _, batch in islice(loader, TRIED_BATCHES)]
+    fill = _trunk_seconds(bench, trunk.start) * (tokens + held_out)
+    rate = _training_seconds(bench.objective, bench, tuned, trunk, batches)
+    if cached:
+        rate -= fill / (tokens + held_out)
+    training = max(rate, 0.0) * epochs * (tokens + held_out / 3)
+    state = 2 * 4 * tuned.trainable_count()
+    yield f"steps             {steps:,.0f} an epoch, {steps * epochs:,.0f} in all"
+    yield f"tokens            {tokens:,} an epoch"
+    if cached:
+        disk = (tokens + held_out) * model.config.hidden_size * 4
+        yield f"trunk cache       about {fill:,.0f} s once, {format_bytes(disk)} in float32"
+    elif trunk.start:
+        yield f"trunk             about {fill * epochs:,.0f} s of the training (no cache)"
+    yield f"training          about {training:,.0f} s"
+    if bench.data.cases["test"]:
+        yield f"judging           about {2 * judging:,.0f} s, base and result"
+    yield f"memory            about {format_bytes(peak_bytes(_device(bench)) + state)} at the most"
+
+
+def _judging_seconds(bench: Workbench) -> float:
+    cases = bench.data.cases["test"]
+    if not cases:
+        return 0.0
+    began = time.perf_counter()
+    config = dataclasses.replace(bench.recipe.evaluation, limit=TRIED_CASES, samples=0)
+    stops = bench.renderer.stop_ids
+    judge(bench.base.model, bench.base.tokenizer, cases, config, stop_ids=stops)
+    judged = min(len(cases), bench.recipe.evaluation.limit or len(cases))
+    return (time.perf_counter() - began) * judged / min(judged, TRIED_CASES)
+
+
+def _trunk_seconds(bench: Workbench, start: int) -> float:
+    """Per token."""
+    if not start:
+        return 0.0
+    examples = bench.data.examples["train"][:32]
+    run_trunk(bench.base.model, start, [examples[0].ids])
+    began = time.perf_counter()
+    run_trunk(bench.base.model, start, [example.ids for example in examples])
+    return (time.perf_counter() - began) / sum(map(len, examples))
+
+
+def _training_seconds(
+    objective: Objective, bench: Workbench, tuned: Tuned, trunk: Trunk, batches: list[Batch]
+) -> float:
+    """Per token, forward and backward; the first batch is not counted."""
+
+    def backward(term: Term) -> None:
+        term.sum.backward()  # type: ignore[no-untyped-call]
+
+    seconds, tokens = 0.0, 0
+    for number, batch in enumerate([batches[0], *batches]):
+        began = time.perf_counter()
+        with torch.enable_grad():
+            objective.step(bench.base.model, batch.to(_device(bench)), trunk, backward)
+        for parameter in tuned.parameters().values():
+            parameter.grad = None
+        if number:
+            seconds, tokens = seconds + time.perf_counter() - began, tokens + batch.tokens
+    return seconds / tokens
+
+
+def _device(bench: Workbench) -> torch.device:
+    return bench.base.model.model.norm.weight.device

@@ -1,0 +1,65 @@
+"""How long a run is, what a step is, and when it is judged and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from puna.errors import InputError
+from puna.train.optim import OptimConfig
+from puna.train.schedule import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    epochs: int | None = 3
+    """Passes over the examples; null: as many as `max_steps` takes."""
+    max_steps: int | None = None
+    """Stop after this many optimizer steps; null: after `epochs`."""
+    micro_batches: int = 1
+    """Batches per optimizer step and rank; the loss is that of all of them at once."""
+    seed: int = 0
+    """Of dropout, and of whatever else is random in a step."""
+    evaluate_every_steps: int | None = None
+    """Optimizer steps between evaluations; null: after each epoch. The end is always judged."""
+    checkpoint_every_steps: int | None = None
+    """Optimizer steps between checkpoints; null: after each epoch. The end and each best are
+    always kept."""
+    keep_checkpoints: int = 2
+    """The newest checkpoints to keep, beside the best one."""
+    best_metric: str = "validation_loss"
+    """What the best checkpoint is best in; one of the evaluation's figures."""
+    best_is: Literal["lowest", "highest"] = "lowest"
+    """Whether less of `best_metric` is better, or more."""
+    patience: int | None = None
+    """Stop after this many evaluations in a row without a new best; null: never."""
+    max_bad_steps: int = 5
+    """Give up after this many steps in a row whose loss or gradient is not finite."""
+    activation_checkpointing: bool = False
+    """Keep the input of each block only, and compute the rest anew in the backward pass."""
+    compile: bool = False
+    """Compile each block by torch.compile; on CPU this takes a C++ compiler. Results then agree
+    to rounding only, also between an interrupted run and an uninterrupted one."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimizer."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """The course of the learning rate."""
+
+    def __post_init__(self) -> None:
+        if self.epochs is None and self.max_steps is None:
+            raise InputError("epochs and max_steps are both null", fix="set one of them")
+        for key in ("micro_batches", "keep_checkpoints", "max_bad_steps"):
+            _at_least_one(key, getattr(self, key))
+        for key in ("epochs", "max_steps", "patience"):
+            if getattr(self, key) is not None:
+                _at_least_one(key, getattr(self, key))
+        for key in ("evaluate_every_steps", "checkpoint_every_steps"):
+            if getattr(self, key) is not None:
+                _at_least_one(key, getattr(self, key))
+
+
+def _at_least_one(key: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{key} must be at least 1, found {value}")

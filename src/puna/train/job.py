@@ -1,0 +1,67 @@
+"""What the loop is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from torch import nn
+
+from puna.model import LlamaModel
+from puna.tokens.batches import Batch
+from puna.train.objectives import Objective, Trunk
+
+Stopped = Literal["finished", "early", "steps"]
+
+
+class Batches(Protocol):
+    """Where batches come from: `puna.tokens.loader.Loader`, or anything that resumes as it does."""
+
+    def __iter__(self) -> Iterator[tuple[int, Batch]]:
+        """(epoch, batch) pairs of this rank, from the position at hand on; epochs count from 0."""
+
+    def batches_in_epoch(self, epoch: int) -> int:
+        """How many batches this rank has in an epoch."""
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go to `epoch` and, in it, before `batch`."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a run trains with."""
+
+    model: LlamaModel
+    """Whole on each rank."""
+    parameters: Mapping[str, nn.Parameter]
+    """What learns, by the names that checkpoints use."""
+    objective: Objective
+    """What a step is."""
+    loader: Batches
+    """The batches of this rank."""
+    trunk: Trunk
+    """The unchanged lower blocks."""
+    identity: str
+    """Digest of recipe and data: a run goes on with the same ones only."""
+    evaluate: Callable[[], Mapping[str, float]] | None = None
+    """Judges the model as it stands; called on each rank, the first one's figures count."""
+    set_train: Callable[[bool], None] | None = None
+    """Turns dropout on (for steps) and off (for evaluations)."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came out; the model is left as the last step made it."""
+
+    steps: int  # done
+    best_step: int  # the checkpoint that is best by the metric; the last one without evaluation
+    best_value: float | None  # of the metric there
+    stopped: Stopped  # all epochs done | no gain for `patience` evaluations | max_steps done
+    history: tuple[Mapping[str, Any], ...]  # each step, as in metrics.jsonl
+    evaluations: tuple[Mapping[str, Any], ...]  # each evaluation, as in metrics.jsonl
+    seconds: float  # in the loop, evaluations and checkpoints included
+    tokens: int  # all ranks, without padding
+    trained_tokens: int
+    bad_steps: int  # steps that taught nothing because a figure was not finite
+    peak_bytes: int  # memory of this rank at its highest

@@ -1,0 +1,112 @@
+"""How far a run has come: what a checkpoint says of it, and what is due next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from puna.errors import InputError
+from puna.train.config import TrainConfig
+
+
+@dataclass
+class Progress:
+    """The figures of a run so far; plain data, kept in its checkpoints."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    epoch: int = 0
+    """The epoch at hand, from 0."""
+    step_in_epoch: int = 0
+    """Steps done in it."""
+    tokens: int = 0
+    """Seen, all ranks, without padding."""
+    trained_tokens: int = 0
+    """Of these, predicted."""
+    seconds: float = 0.0
+    """In the loop, over all processes of the run."""
+    bad_steps: int = 0
+    """Steps that taught nothing because a figure was not finite."""
+    bad_in_row: int = 0
+    """Of these, the last ones without a good one between."""
+    evaluated_step: int = 0
+    """The step of the last evaluation."""
+    best_step: int | None = None
+    """The step of the best evaluation."""
+    best_value: float | None = None
+    """The metric there."""
+    without_gain: int = 0
+    """Evaluations since."""
+
+    def judged(self, value: float, best_is: Literal["lowest", "highest"]) -> bool:
+        """Take in an evaluation of the step at hand; True where it is the best so far."""
+        self.evaluated_step = self.step
+        old = self.best_value
+        better = old is None or (value < old if best_is == "lowest" else value > old)
+        if better and not math.isnan(value):
+            self.best_step, self.best_value, self.without_gain = self.step, value, 0
+            return True
+        self.without_gain += 1
+        return False
+
+
+class Calendar:
+    """Which steps make an epoch, and what is due after a step.
+
+    An epoch's last step takes what is left of it: no step reaches over two epochs.
+
+    Args:
+        config: Of the run.
+        batches: How many batches an epoch has, on the rank that has most.
+    """
+
+    def __init__(self, config: TrainConfig, batches: Callable[[int], int]) -> None:
+        self._config, self._batches = config, batches
+        self._known: dict[int, int] = {}
+        self.total = self._total()
+
+    def steps_in(self, epoch: int) -> int:
+        """Steps of an epoch.
+
+        Raises:
+            InputError: It has no batch.
+        """
+        if epoch not in self._known:
+            batches = self._batches(epoch)
+            if batches < 1:
+                raise InputError("there are no examples to train on", fix="see the mask report")
+            self._known[epoch] = math.ceil(batches / self._config.micro_batches)
+        return self._known[epoch]
+
+    def is_due(self, every: int | None, progress: Progress) -> bool:
+        """Whether what is done every so many steps (None: each epoch) is due now."""
+        if progress.step in (0, self.total):
+            return progress.step > 0
+        return progress.step_in_epoch == 0 if every is None else progress.step % every == 0
+
+    def turn(self, progress: Progress) -> None:
+        """Count one more step, and go to the next epoch where this one is over."""
+        progress.step += 1
+        progress.step_in_epoch += 1
+        if progress.step_in_epoch == self.steps_in(progress.epoch):
+            progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
+
+    def epochs_done(self, progress: Progress) -> float:
+        """With the part of the one at hand."""
+        if not progress.step_in_epoch:
+            return float(progress.epoch)
+        return progress.epoch + progress.step_in_epoch / self.steps_in(progress.epoch)
+
+    def _total(self) -> int:
+        limit = self._config.max_steps
+        if self._config.epochs is None:
+            assert limit is not None, "the configuration checks this"
+            return limit
+        steps = 0
+        for epoch in range(self._config.epochs):
+            steps += self.steps_in(epoch)
+            if limit is not None and steps >= limit:
+                return limit
+        return steps
