@@ -105,7 +105,7 @@ def test_peft_gives_our_logits(name: str, tmp_path: Path) -> None:
 def test_our_peft_files_without_our_own_note(name: str, tmp_path: Path) -> None:
     tuned = perturbed(OURS[name], twin(model_of_theirs()))
     save_tuned(tmp_path, tuned, base=BASE)
-    (tmp_path / "puna.json").unlink()
+    (tmp_path / "tuning.json").unlink()
     again = load_tuned(twin(model_of_theirs()), tmp_path, check_identity="unknown to peft")
     assert torch.equal(logits(again.model), logits(tuned.model))
 
@@ -256,9 +256,9 @@ def test_damaged_tensors_are_named_and_nothing_is_changed(
 def test_an_absurd_rank_is_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
     tuned = perturbed(LoraConfig(targets=("q_proj",)), twin(model_of_theirs()))
     save_tuned(tmp_path, tuned, base=BASE)
-    note = json.loads((tmp_path / "puna.json").read_text())
+    note = json.loads((tmp_path / "tuning.json").read_text())
     note["method"]["rank"] = 10**9
-    (tmp_path / "puna.json").write_text(json.dumps(note))
+    (tmp_path / "tuning.json").write_text(json.dumps(note))
     with pytest.raises(InputError, match="expected the rank 1000000000, found the shape"):
         load_tuned(twin(model_of_theirs()), tmp_path, check_identity=None)
 
@@ -274,7 +274,7 @@ def test_the_wrong_base_and_folders_without_a_tuning(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 99}))
     with pytest.raises(InputError, match=r"contradicts puna\.json beside it about 'lora_alpha'"):
         read_tuned(tmp_path)
-    (tmp_path / "puna.json").write_text('{"kind": "tuning", "version": 2}')
+    (tmp_path / "tuning.json").write_text('{"kind": "tuning", "version": 2}')
     with pytest.raises(InputError, match="has the version 2; this program reads 1"):
         read_tuned(tmp_path)
     empty = tmp_path / "empty"

@@ -28,7 +28,7 @@ from puna.store import Checkpoint, LazyTensor, write_hf
 from puna.tokens import Tokenizer
 from puna.tokens.rendering import Renderer
 from puna.tune import BaseReference, Tuned, save_tuned
-from puna.tune.files import PUNA_FILE
+from puna.tune.files import TUNING_FILE
 from puna.tune.peft_files import PEFT_CONFIG
 
 ASKING, RUN_FILE, PRODUCT = "asking.json", "run.json", "model"
@@ -80,7 +80,7 @@ def find_product(path: Path) -> Path:
 
 def is_tuning(path: Path) -> bool:
     """Whether a folder holds a tuning, which needs its base, rather than a whole model."""
-    return (path / PUNA_FILE).is_file() or (path / PEFT_CONFIG).is_file()
+    return (path / TUNING_FILE).is_file() or (path / PEFT_CONFIG).is_file()
 
 
 def publish(

@@ -1,6 +1,6 @@
 """Tunings on disk: what changed, and which base it belongs to. Safetensors and JSON, no pickle.
 
-A folder holds `puna.json` (the method and the base) and one file of tensors. For LoRA and DoRA
+A folder holds `tuning.json` (the method and the base) and one file of tensors. For LoRA and DoRA
 these are PEFT's two files, which PEFT, transformers and vLLM read as they are; a folder that PEFT
 wrote alone is read too.
 """
@@ -33,7 +33,7 @@ from puna.tune.peft_files import (
 )
 from puna.tune.surgery import Tuned, attach
 
-PUNA_FILE = "puna.json"
+TUNING_FILE = "tuning.json"
 VERSION = 1
 
 
@@ -61,7 +61,7 @@ class SavedTuning:
 
 @dataclass(frozen=True)
 class _Note:
-    """The content of puna.json."""
+    """The content of tuning.json."""
 
     version: int
     method: dict[str, Any]
@@ -85,7 +85,7 @@ def save_tuned(folder: Path, tuned: Tuned, *, base: BaseReference) -> None:
     tensors = [_lazy(name, tensor) for name, tensor in tuned.tensors().items()]
     write_shard(folder / _tensors_name(config), tensors)
     note = _Note(VERSION, to_dict(config), base)
-    write_json(folder / PUNA_FILE, {"kind": "tuning", **asdict(note)})
+    write_json(folder / TUNING_FILE, {"kind": "tuning", **asdict(note)})
     if isinstance(config, LowRankConfig):
         paths = [place.path for place in tuned.places]
         layers = len(tuned.model.model.layers)
@@ -99,11 +99,11 @@ def read_tuned(folder: Path) -> SavedTuning:
         InputError: The folder holds none, its files contradict one another, or PEFT's options are
             among those that are not supported (the message names the key).
     """
-    if (folder / PUNA_FILE).is_file():
+    if (folder / TUNING_FILE).is_file():
         return _read_own(folder)
     if not (folder / PEFT_CONFIG).is_file():
         raise InputError(
-            f"is no tuning: neither {PUNA_FILE} nor {PEFT_CONFIG} is there", where=folder
+            f"is no tuning: neither {TUNING_FILE} nor {PEFT_CONFIG} is there", where=folder
         )
     tensors = folder / PEFT_TENSORS
     if not tensors.is_file() and (folder / "adapter_model.bin").is_file():
@@ -156,7 +156,7 @@ def load_tuned(
 
 
 def _read_own(folder: Path) -> SavedTuning:
-    where = folder / PUNA_FILE
+    where = folder / TUNING_FILE
     data = read_json(where)
     if not isinstance(data, Mapping) or data.get("kind") != "tuning":
         raise InputError("does not describe a tuning", where=where)
@@ -179,9 +179,9 @@ def _read_own(folder: Path) -> SavedTuning:
             key = peft_contradiction(config, other)
             if key is not None:
                 raise InputError(
-                    f"contradicts {PUNA_FILE} beside it about {key!r}",
+                    f"contradicts {TUNING_FILE} beside it about {key!r}",
                     where=folder / PEFT_CONFIG,
-                    fix=f"remove {PUNA_FILE} if PEFT's file is the right one",
+                    fix=f"remove {TUNING_FILE} if PEFT's file is the right one",
                 )
     return SavedTuning(folder, config, note.base, tensors)
 
