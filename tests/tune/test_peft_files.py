@@ -272,7 +272,7 @@ def test_the_wrong_base_and_folders_without_a_tuning(tmp_path: Path) -> None:
         load_tuned(twin(model_of_theirs()), tmp_path, check_identity="b" * 64)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 99}))
-    with pytest.raises(InputError, match=r"contradicts puna\.json beside it about 'lora_alpha'"):
+    with pytest.raises(InputError, match=r"contradicts tuning\.json beside it about 'lora_alpha'"):
         read_tuned(tmp_path)
     (tmp_path / "tuning.json").write_text('{"kind": "tuning", "version": 2}')
     with pytest.raises(InputError, match="has the version 2; this program reads 1"):
