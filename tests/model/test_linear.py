@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.tolerances import assert_close
 from puna.model.linear import Linear
+from puna.model.products import swiglu
 
 WIDTHS = [(16, 24), (33, 7), (1, 1), (64, 1), (1, 64), (576, 192)]
 SHAPES = [(), (1,), (5,), (1, 1), (2, 3), (1, 300), (0,), (2, 0), (0, 3)]
@@ -177,3 +178,20 @@ def test_what_torch_refuses_is_refused(wrong: str) -> None:
         layer = layer.bfloat16()
     with torch.inference_mode(), pytest.raises(RuntimeError):
         layer(x)
+
+
+def test_swiglu_has_the_gradients_of_its_formula_and_keeps_two_tensors() -> None:
+    gate, up = (torch.randn(5, 7, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    saved: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = swiglu(gate, up)
+    assert len(saved) == 2
+    assert torch.equal(out, F.silu(gate) * up)
+    assert torch.autograd.gradcheck(swiglu, (gate, up))
+    with torch.no_grad():
+        assert torch.equal(swiglu(gate, up), out)

@@ -19,6 +19,7 @@ from puna.model.cache import KVCache
 from puna.model.config import LlamaConfig
 from puna.model.linear import Embedding, Linear
 from puna.model.lowering import Plan, lower
+from puna.model.products import swiglu
 from puna.model.rope import Rotation, rope_frequencies, rotate, rotation
 
 HEAD_CHUNK_TOKENS = 256  # of a head that surgery has changed; `puna.model.loss` has its own
@@ -79,7 +80,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, T, M] to [B, T, M]."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
         return out
 
 
