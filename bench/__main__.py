@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bench import converting, decoding, loading
+from bench import converting, decoding, loading, tuning
 from bench.measure import Row
 from bench.work import Work, prepared
 
@@ -19,6 +19,7 @@ PARTS: dict[str, Callable[[Work, int], Iterator[Row]]] = {
     "loading": loading.rows,
     "decoding": decoding.rows,
     "converting": converting.rows,
+    "tuning": tuning.rows,
 }
 HEAD = "| what | ours | peer | ratio | over the turns | asked | |\n|---|---:|---:|---:|---|---|---|"
 
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def _title(parts: list[str], turns: int) -> str:
-    names = ("puna", "torch", "transformers", "tokenizers", "llama-cpp-python")
+    names = ("puna", "torch", "transformers", "tokenizers", "peft", "llama-cpp-python")
     versions = []
     for name in names:
         try:
