@@ -20,17 +20,18 @@ from puna.store.locate import Located
 
 Call = Callable[..., object]
 COMMAND = [sys.executable, "-m", "puna"]
+VERBS = ("tune", "evaluate", "generate", "chat", "convert", "merge", "show", "models", "doctor")
 
 
 def test_help_names_every_verb(puna: Call) -> None:
     for arguments in ((), ("--help",)):
         ran = puna(*arguments)
         assert ran.code == 0
-        for verb in ("generate", "chat", "convert", "show", "models", "doctor"):
+        for verb in VERBS:
             assert f" {verb} " in ran.out
 
 
-@pytest.mark.parametrize("verb", ["generate", "chat", "show", "models", "doctor"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_option_is_explained(puna: Call, verb: str) -> None:
     ran = puna(verb, "--help")
     assert (ran.code, ran.err) == (0, "")
@@ -47,7 +48,7 @@ def test_version(puna: Call) -> None:
         ("generat", "did you mean 'generate'?"),
         ("gen", "did you mean 'generate'?"),
         ("dcotor", "did you mean 'doctor'?"),
-        ("xyz", "commands are chat, convert, doctor, generate, models, show"),
+        ("xyz", f"commands are {', '.join(sorted(VERBS))}"),
     ],
 )
 def test_an_unknown_verb_names_the_nearest(puna: Call, typed: str, fix: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -156,3 +157,21 @@ def test_kernels_compile_where_nothing_can_be_kept() -> None:
     place = Path(ran.stdout.strip())
     assert place.name.startswith("puna-kernels-")
     assert not place.exists(), "it is removed at the end"
+
+
+def test_torch_keeps_its_threads() -> None:
+    """Numba starts its own at the first call, which only a fresh process has before it."""
+    code = (
+        "import torch; from generate.tiny import reference, twin; from puna.generate import *\n"
+        "torch.set_num_threads(1)\n"
+        "assert warm_up(twin(reference())) > 0\n"
+        "print(torch.get_num_threads())\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    assert ran.stdout == "1\n", ran.stderr

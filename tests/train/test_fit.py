@@ -305,7 +305,7 @@ def test_what_cannot_work_is_said(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"epochs": None}, "epochs and max_steps are both null"),
+        ({"epochs": None}, "epochs, max_steps and max_seconds are all null"),
         ({"micro_batches": 0}, "micro_batches must be at least 1, found 0"),
         ({"evaluate_every_steps": 0}, "evaluate_every_steps must be at least 1"),
     ],

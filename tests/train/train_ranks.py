@@ -132,6 +132,18 @@ def fit_first_only(world: World, place: Path) -> None:
     run._found()
 
 
+def check_time_ends_all_ranks_after_the_same_step(world: World, folder: Path) -> None:
+    """The first rank's clock counts, also for the learning rate."""
+    config = TrainConfig(epochs=None, max_seconds=0.3)
+    before = 0.2 * world.rank  # the second rank alone would stop earlier, and learn less
+    made = own(world, seconds_before=before)
+    result = fit(made, config, folder, world=world, report=Heard())
+    learnt = sum(float(value.double().abs().sum()) for value in values(made).values())
+    told = gather(world, [result.steps, result.stopped, learnt])
+    assert told[0] == told[1], told
+    assert result.stopped == "time"
+
+
 def check_different_starts(world: World, folder: Path) -> None:
     """Ranks that do not hold the same parameters would never agree."""
     made = own(world)

@@ -27,12 +27,14 @@ app = App(
     suppress_keyboard_interrupt=False,  # it is `run` that says so
 )
 app.command("puna.cli.tune:tune", sort_key=-3, help="Teach a model by a recipe, and judge it.")
+app.command("puna.cli.evaluate:evaluate", sort_key=-2, help="Judge a model, against another.")
 app.command("puna.cli.generate:generate", sort_key=0, help="Continue prompts, or answer them.")
 app.command("puna.cli.chat:chat", sort_key=1, help="Talk to a model in the terminal.")
 app.command("puna.cli.convert:convert", sort_key=2, help="Change the format, prove it the same.")
-app.command("puna.cli.show:show", sort_key=3, help="What a checkpoint is, and its lineage.")
-app.command("puna.cli.models:models", sort_key=4, help="The models that are here.")
-app.command("puna.cli.doctor:doctor", sort_key=5, help="What this machine has and lacks.")
+app.command("puna.cli.merge:merge", sort_key=3, help="A tuning and its base as one checkpoint.")
+app.command("puna.cli.show:show", sort_key=4, help="What a model or a run is, and its lineage.")
+app.command("puna.cli.models:models", sort_key=5, help="The models that are here.")
+app.command("puna.cli.doctor:doctor", sort_key=6, help="What this machine has and lacks.")
 
 
 def main() -> None:

@@ -10,7 +10,9 @@ from cyclopts import Parameter
 
 from puna.artifact import format_bytes
 from puna.cli.progress import ReportOptions, reporting
+from puna.errors import InputError
 from puna.flows import convert as flow
+from puna.flows.products import find_product, is_tuning
 from puna.store.locate import locate
 
 
@@ -24,11 +26,18 @@ def convert(
     """Write a checkpoint in another format, tensor by tensor, and compare the two.
 
     Args:
-        source: A path, an alias, a packaged model, or owner/name on the hub.
+        source: A path, an alias, a packaged model, owner/name on the hub, or a run.
         target: The folder (hf, meta) or the .gguf file to make.
     """
+    place = find_product(locate(source).path)
+    if is_tuning(place):
+        raise InputError(
+            "is a tuning, which needs its base",
+            where=place,
+            fix=f"puna merge {source} {target} --to {options.to}",
+        )
     with reporting(report, "parts") as progress:
-        done = flow.convert(locate(source).path, target, options, progress=progress)
+        done = flow.convert(place, target, options, progress=progress)
     if report.quiet:
         return
     size = sum(p.stat().st_size for p in [done.path, *done.path.rglob("*")] if p.is_file())

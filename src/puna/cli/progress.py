@@ -90,25 +90,36 @@ def reporting(
             progress.update(task, completed=done, rate=rate)
             if log is not None and done == total:
                 stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
-                with _naming(options.log_file):
+                with naming_log(options.log_file):
                     log.write(f"{stamp} {what}: {done} {unit} in {seconds:.2f} s\n")
                     log.flush()
 
         yield report
 
 
-def open_log(path: Path) -> TextIO:
+@contextmanager
+def open_log(path: Path) -> Iterator[TextIO]:
     """Open a log file to append to.
 
     Raises:
         InputError: It cannot be written.
     """
-    with _naming(path):
-        return path.open("a", encoding="utf-8")
+    with naming_log(path):
+        log = path.open("a", encoding="utf-8")
+    try:
+        yield log
+    finally:
+        with naming_log(path):  # what is left is written now
+            log.close()
 
 
 @contextmanager
-def _naming(path: Path | None) -> Iterator[None]:
+def naming_log(path: Path | None) -> Iterator[None]:
+    """Tell of a log file that cannot be written in a user's words.
+
+    Raises:
+        InputError: That.
+    """
     try:
         yield
     except OSError as error:

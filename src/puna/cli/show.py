@@ -1,10 +1,10 @@
-"""`puna show`: what a checkpoint is, and the lineage that its manifest tells."""
+"""`puna show`: what a checkpoint, a tuning or a run is, and the lineage that manifests tell."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from puna.artifact import find_manifest, format_bytes, read_manifest
 from puna.cli.output import table_console
 from puna.config import from_dict
 from puna.errors import InputError
+from puna.flows.describing import ancestor_lines, is_run, lineage, run_rows, tuning_rows
 from puna.flows.opening import read_config, tokenizer_if_any
+from puna.flows.products import PRODUCT, is_tuning
 from puna.flows.verify import Verdict
 from puna.model import count
 from puna.store import open_checkpoint
@@ -24,20 +26,43 @@ from puna.store.locate import PACKAGED, locate
 
 
 def show(model: str = "llama-base") -> None:
-    """Describe a checkpoint without loading it.
+    """Describe a checkpoint, a tuning or a run without loading it, and where it comes from.
 
     Args:
         model: A path, an alias, a packaged model, or owner/name on the hub.
     """
     located = locate(model)
     path = located.path
+    console = table_console()
+    if not is_run(path) and not is_tuning(path):
+        about = PACKAGED[model].about if located.source == "package" else None
+        _print_rows(console, [*([("model", about)] if about else []), *_checkpoint_rows(path)])
+        _lineage(console, path)
+        return
+    if is_run(path):
+        _print_rows(console, run_rows(path))
+        path = path / PRODUCT
+        if path.is_dir():
+            console.print()
+    if is_tuning(path):
+        _print_rows(console, tuning_rows(path))
+    elif path.is_dir():
+        _print_rows(console, _checkpoint_rows(path))
+    else:
+        return
+    console.print()
+    console.print(Text("lineage"))
+    for line in lineage(path):
+        console.print(Text(f"  {line}"), soft_wrap=True)
+
+
+def _checkpoint_rows(path: Path) -> list[tuple[str, str]]:
     checkpoint = open_checkpoint(path)
     config = read_config(checkpoint)
     counts = count(config)
     tokenizer = tokenizer_if_any(checkpoint)
     stored = Counter(tensor.stored for tensor in checkpoint.tensors.values())
-    rows: list[tuple[str, str]] = [
-        *([("model", PACKAGED[model].about)] if located.source == "package" else []),
+    return [
         ("path", str(path)),
         ("format", checkpoint.format),
         ("parameters", f"{counts.parameters:,}"),
@@ -57,14 +82,15 @@ def show(model: str = "llama-base") -> None:
         ("FLOPs per token", f"{counts.flops_per_token():,} forward"),
         ("cache per token", f"{format_bytes(counts.kv_bytes_per_token(4))} in float32"),
     ]
+
+
+def _print_rows(console: Console, rows: Sequence[tuple[str, str]]) -> None:
     table = Table(box=None, show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # a name in brackets is no markup
-    console = table_console()
     console.print(table)
-    _lineage(console, path)
 
 
 def _lineage(console: Console, path: Path) -> None:
@@ -85,14 +111,22 @@ def _sentences(told: dict[str, Any]) -> Iterator[str]:
     identity, measured = told["identity"], told["measured"]
     config = dict(identity["config"])
     yield f"{identity['kind']} {_short(told['digest'])}"
-    if config.get("made by") == "convert" and {"from", "to", "dtype"} <= config.keys():
+    made_by = f"made by puna {identity['puna']}"
+    verb = config.get("made by")
+    if verb == "convert" and {"from", "to", "dtype"} <= config.keys():
         source, product, dtype = (config.pop(key) for key in ("from", "to", "dtype"))
+        yield f"{made_by}: convert from {source} to {product}, {dtype}"
+    elif verb == "merge" and {"method", "base", "to", "dtype"} <= config.keys():
+        keys = ("method", "base", "to", "dtype")
+        method, base, product, dtype = (config.pop(key) for key in keys)
+        yield f"{made_by}: {method} merged into {base}, to {product}, {dtype}"
+    else:
+        verb = None
+        yield made_by
+    if verb is not None:
         del config["made by"]
-        yield f"made by puna {identity['puna']}: convert from {source} to {product}, {dtype}"
         compared = config.pop("verified", None) and measured.get("comparison")
         yield _compared(compared) if compared else "not compared with its source"
-    else:
-        yield f"made by puna {identity['puna']}"
     for key, value in config.items():
         yield f"{key}: {_short(value)}"
     for parent in identity["parents"]:
@@ -100,6 +134,9 @@ def _sentences(told: dict[str, Any]) -> Iterator[str]:
     seconds, host = measured.get("seconds"), measured.get("host")
     took = f" in {seconds} s" if seconds is not None else ""
     yield f"finished {measured.get('finished')}{took}{f' on {host}' if host else ''}"
+    for ancestor in measured.get("ancestors") or []:
+        yield ""
+        yield from ancestor_lines(ancestor)
 
 
 def _compared(comparison: Any) -> str:

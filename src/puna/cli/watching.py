@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from puna.artifact import format_bytes
-from puna.cli.progress import ReportOptions, open_log
+from puna.cli.progress import ReportOptions, naming_log, open_log
 from puna.train import StepMetrics
 
 SMOOTH_SECONDS = 10.0  # over which the speed that is shown is averaged
@@ -34,15 +34,15 @@ class TuneWatcher:
         self._log: TextIO | None = None
         self._tasks: dict[str, TaskID] = {}
         self._training: TaskID | None = None
-        self._total = 0
+        self._of = ""
         self._last = 0.0
         self._tokens_per_second = 0.0
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int | None) -> None:
         """The training starts, or goes on."""
-        self._total = total
+        self._of = "" if total is None else f" of {total}"
         self._training = self._bars.add_task("training", total=total, completed=step, figures="")
-        self.note(f"training: step {step} of {total}")
+        self.note(f"training: step {step}{self._of}")
 
     def step(self, metrics: StepMetrics) -> None:
         """A step is done."""
@@ -57,7 +57,7 @@ class TuneWatcher:
         if self._training is not None:
             self._bars.update(self._training, completed=metrics.step, figures=figures)
         skipped = ", nothing learnt: not finite" if metrics.skipped else ""
-        self._write(f"step {metrics.step} of {self._total}: {figures}{skipped}")
+        self._write(f"step {metrics.step}{self._of}: {figures}{skipped}")
 
     def evaluated(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
         """An evaluation is done."""
@@ -101,8 +101,10 @@ class TuneWatcher:
 
     def _write(self, line: str) -> None:
         if self._log is not None:
-            self._log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
-            self._log.flush()
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
+            with naming_log(self._options.log_file):
+                self._log.write(f"{stamp} {line}\n")
+                self._log.flush()
 
 
 @contextmanager

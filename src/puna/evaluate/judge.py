@@ -117,7 +117,7 @@ def judge(
     if config.needs("scores"):
         found = _scores(model, judged, config, told)
         scored = int(found[:, 2].sum())
-        rows.update(_score_rows(found, references, config))
+        rows.update(_score_rows(found, [case.reference for case in judged], config))
     return Judgement(
         metrics=_figures(rows, texts, config),
         ids=tuple(case.id for case in judged),
@@ -201,7 +201,7 @@ def _scores(
 def _score_rows(
     found: Floats, references: Sequence[str], config: EvaluationConfig
 ) -> dict[str, Floats]:
-    """Per metric, [N, 2], from nats, hits and tokens per case."""
+    """Per metric, [N, 2], from nats, hits and tokens per case; white space is read, and counts."""
     sizes = np.array([len(text.encode("utf-8", "surrogatepass")) for text in references])
     rows = {
         "token_accuracy": found[:, [1, 2]],

@@ -8,7 +8,7 @@ import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from puna.artifact import (
 from puna.errors import InputError
 from puna.flows.lineage import describe, parents
 from puna.flows.opening import tokenizer_if_any
+from puna.flows.products import Asking, asking_files, asking_metadata, checkpoint_asking
 from puna.flows.verify import Verdict, verify
 from puna.store import Checkpoint, LazyTensor, open_checkpoint
 from puna.store.gguf_writer import write_gguf
@@ -70,6 +71,22 @@ class Converted:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a manifest tells of where a product comes from."""
+
+    made_by: str
+    """The verb."""
+    config: Mapping[str, Any]
+    """What was asked for, beside format and dtype; part of the identity."""
+    parents: tuple[str, ...] | None = None
+    """Identities of what it was made from; None: of the checkpoint that is written."""
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    """Further figures; not part of the identity."""
+    asking: Asking | None = None
+    """How the model was taught to be asked, which the product keeps."""
+
+
 def convert(
     source_path: Path,
     target: Path,
@@ -89,14 +106,31 @@ def convert(
         InputError: The source is damaged, the target is taken or cannot express the model, the
             disk is full, or the product is not the same model. Nothing is left at the target.
     """
-    began = time.perf_counter()
     source = open_checkpoint(source_path)
+    origin = Origin("convert", {"from": source.format}, asking=checkpoint_asking(source))
+    return write_product(source, target, options, origin, progress=progress)
+
+
+def write_product(
+    source: Checkpoint,
+    target: Path,
+    options: ConvertOptions,
+    origin: Origin,
+    *,
+    progress: Callable[[str, int, int], None],
+) -> Converted:
+    """Write an opened checkpoint, on disk or in memory, and compare the product with it.
+
+    Raises:
+        InputError: See `convert`.
+    """
+    began = time.perf_counter()
     tokenizer = tokenizer_if_any(source)
     plan = _plan(source, options)
     target = _check_target(source, target, options)
     _check_room(source, target, plan)
     with _places(target, options) as (place, beside), _named(target, place):
-        digests = _write(source, tokenizer, place, options, plan, progress)
+        digests = _write(source, tokenizer, place, options, plan, origin.asking, progress)
         verdict = None
         if options.verify:
             product = open_checkpoint(place)
@@ -104,16 +138,17 @@ def convert(
         told = describe(
             place,
             config={
-                "made by": "convert",
-                "from": source.format,
+                "made by": origin.made_by,
+                **origin.config,
                 "to": options.to,
                 "dtype": plan.dtype,
                 "verified": verdict is not None,
                 "model": model_identity(digests),
             },
-            parents=parents(source, digests, exact=plan.rounding == "exact"),
+            parents=origin.parents or parents(source, digests, exact=plan.rounding == "exact"),
             verdict=verdict,
             began=began,
+            measured=origin.measured,
         )
         write_json(beside, told)
     return Converted(target, told, verdict, time.perf_counter() - began)
@@ -260,13 +295,14 @@ def _write(
     place: Path,
     options: ConvertOptions,
     plan: _Plan,
+    asking: Asking | None,
     progress: Callable[[str, int, int], None],
 ) -> list[TensorDigest]:
     total = len(source.tensors) * options.shards
     tensors = list(_watched(source.tensors, lambda done: progress("writing", done, total)))
     if options.to == "gguf":
         metadata = {} if tokenizer is None else tokenizer.to_gguf()
-        metadata["general.name"] = _title(source.path)
+        metadata |= {"general.name": _title(source.path), **asking_metadata(asking)}
         return write_gguf(
             place,
             config=source.config,
@@ -275,7 +311,7 @@ def _write(
             generation_config=source.generation_config,
             dtype=_GGUF[plan.dtype],
         )
-    files = _side_files(source, tokenizer)
+    files = {**_side_files(source, tokenizer), **asking_files(asking)}
     if options.to == "meta":
         return write_meta(
             place,

@@ -35,6 +35,12 @@ def checkpoint_identity(checkpoint: Checkpoint) -> str:
     return found
 
 
+def lasting_name(name: str) -> str:
+    """The name of a model that holds from any folder."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
+
+
 def _key(files: Iterable[Path]) -> str:
     rows = []
     for path in sorted(files):

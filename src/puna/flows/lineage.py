@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def describe(
     parents: Sequence[str],
     verdict: Verdict | None,
     began: float,
+    measured: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Build the manifest of a checkpoint that was just written.
 
@@ -60,6 +61,7 @@ def describe(
         parents: Identities of what it was made from.
         verdict: What its comparison with the source found; None without one.
         began: `time.perf_counter()` at the start of the work, seconds.
+        measured: Further figures.
     """
     files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
     names = {file: "weights" if place.is_file() else str(file.relative_to(place)) for file in files}
@@ -72,5 +74,6 @@ def describe(
             "seconds": round(time.perf_counter() - began, 3),
             "host": f"{platform.system()} {platform.machine()}",
             "comparison": None if verdict is None else verdict.to_dict(),
+            **measured,
         },
     )

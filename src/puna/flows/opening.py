@@ -16,13 +16,13 @@ from torch import Tensor
 from puna.artifact import digest_file, digest_json
 from puna.errors import InputError
 from puna.flows.identity import checkpoint_identity
-from puna.flows.products import Asking, find_product, is_tuning, read_asking
+from puna.flows.products import Asking, checkpoint_asking, find_product, is_tuning, read_asking
 from puna.model import LlamaConfig, LlamaModel, build
 from puna.scale.prepare import compute_dtype, default_device
 from puna.store import Checkpoint, check_finite, open_checkpoint
 from puna.store.locate import locate
 from puna.tokens import Tokenizer, open_tokenizer
-from puna.tune import load_tuned, read_tuned
+from puna.tune import attached, load_tuned, read_tuned
 
 THREADS_PER_CORE = 4  # more can only be a mistake
 
@@ -87,7 +87,8 @@ def open_model(
     tokenizer = checkpoint_tokenizer(checkpoint, config)
     model = build(config, finite_tensors(checkpoint), dtype=dtype, device=device)
     seconds = time.perf_counter() - start
-    return Opened(name, checkpoint, model, tokenizer, seconds, asking=read_asking(path))
+    asking = checkpoint_asking(checkpoint)
+    return Opened(name, checkpoint, model, tokenizer, seconds, asking=asking)
 
 
 def _open_tuning(
@@ -117,6 +118,22 @@ def _open_tuning(
         (*base.tunings, path),
         read_asking(path) or base.asking,
     )
+
+
+def check_tunable(base: Opened) -> None:
+    """Nothing can be tuned on what does not become part of its base.
+
+    Raises:
+        InputError: It is such a tuning.
+    """
+    if attached(base.model):
+        raise InputError(
+            "cannot be tuned further: it is a tuning that stays beside its base, and cannot be "
+            "merged into it",
+            where=base.name,
+            fix="tune the base that it stands on, by a method that can be merged: full, "
+            "top_layers, lora or dora",
+        )
 
 
 def template_text(template: str | None) -> str | None:

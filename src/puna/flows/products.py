@@ -6,6 +6,7 @@ which says how a question is put to it, and the manifest.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from puna.artifact import (
     digest_file,
     digest_json,
     manifest,
+    parse_json,
     read_json,
     write_json,
     writing_folder,
@@ -32,6 +34,7 @@ from puna.tune.files import TUNING_FILE
 from puna.tune.peft_files import PEFT_CONFIG
 
 ASKING, RUN_FILE, PRODUCT = "asking.json", "run.json", "model"
+ASKING_KEY = "tokenizer.puna.asking"  # of a GGUF file, which is one file
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,34 @@ def read_asking(folder: Path) -> Asking | None:
     """
     place = folder / ASKING
     return from_dict(Asking, read_json(place), str(place)) if place.is_file() else None
+
+
+def checkpoint_asking(checkpoint: Checkpoint) -> Asking | None:
+    """How the model of an opened checkpoint is asked; None where it does not say.
+
+    Raises:
+        InputError: What it says is damaged.
+    """
+    if checkpoint.format != "gguf":
+        path = checkpoint.path
+        return read_asking(path if path.is_dir() else path.parent)
+    told = checkpoint.tokenizer.gguf.get(ASKING_KEY)
+    if told is None:
+        return None
+    where = f"{checkpoint.path}, {ASKING_KEY}"
+    return from_dict(Asking, parse_json(str(told).encode(), where=where), where)
+
+
+def asking_files(asking: Asking | None) -> dict[str, bytes]:
+    """How a model is asked, as files beside its weights."""
+    if asking is None:
+        return {}
+    return {ASKING: (json.dumps(to_dict(asking), indent=2, ensure_ascii=False) + "\n").encode()}
+
+
+def asking_metadata(asking: Asking | None) -> dict[str, str]:
+    """How a model is asked, as metadata of a GGUF file, which other programs pass over."""
+    return {} if asking is None else {ASKING_KEY: json.dumps(to_dict(asking), ensure_ascii=False)}
 
 
 def find_product(path: Path) -> Path:
@@ -89,6 +120,7 @@ def publish(
     *,
     base: BaseReference,
     source: Checkpoint,
+    tokenizer: Tokenizer,
     asking: Asking,
     config: Mapping[str, Any],
     measured: Mapping[str, Any],
@@ -100,6 +132,7 @@ def publish(
         tuned: What was learnt.
         base: What it stands on.
         source: The base's checkpoint, for what a full model needs beside its weights.
+        tokenizer: The base's, for the same.
         asking: How it is asked.
         config: What was asked for; part of the identity.
         measured: What it cost, for the manifest.
@@ -110,7 +143,8 @@ def publish(
     parents = [f"model {base.identity}"]
     with writing_folder(place, force=True) as folder:
         if tuned.config.method == "full":
-            _write_whole(folder, tuned.model, source)
+            with tuned.merged():  # plain modules, in the dtype that was judged
+                _write_whole(folder, tuned.model, source, tokenizer)
         else:
             save_tuned(folder, tuned, base=base)
         write_json(folder / ASKING, to_dict(asking))
@@ -136,12 +170,12 @@ def whole_tensors(model: LlamaModel) -> list[LazyTensor]:
     ]
 
 
-def _write_whole(folder: Path, model: LlamaModel, source: Checkpoint) -> None:
+def _write_whole(folder: Path, model: LlamaModel, source: Checkpoint, tokenizer: Tokenizer) -> None:
     write_hf(
         folder,
         config=source.config,
         tensors=whole_tensors(model),
-        files=source.tokenizer.files,
+        files={**tokenizer.to_files(), **source.tokenizer.files},  # of GGUF it has none
         generation_config=source.generation_config,
     )
 

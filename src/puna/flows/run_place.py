@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from puna.artifact import read_json, write_json, writing_file
+from puna.artifact import (
+    MANIFEST,
+    locked,
+    read_json,
+    read_manifest,
+    write_json,
+    writing_file,
+)
 from puna.errors import InputError
 from puna.flows.products import PRODUCT, RUN_FILE
 from puna.train.checkpoints import CHECKPOINTS
@@ -16,6 +25,7 @@ from puna.train.log import METRICS
 
 BEFORE, AFTER = "before.json", "after.json"
 SUMMARY, REPORT, TENSORBOARD = "summary.json", "report.html", "tensorboard"
+REMOVING = "removing"
 OWN = (RUN_FILE, METRICS, CHECKPOINTS, BEFORE, AFTER, SUMMARY, REPORT, TENSORBOARD, PRODUCT)
 
 
@@ -33,29 +43,62 @@ class RunPlace:
         _note(self.path, self.identity, "finished")
 
 
-def check_place(path: Path, *, force: bool) -> None:
+def check_place(path: Path, *, force: bool = False, resume: bool = False) -> None:
     """Refuse, before any work, a folder that cannot become the place of a run.
 
+    Args:
+        path: The folder.
+        force: A run that is there is to be removed.
+        resume: A run that is there is to be gone on with.
+
     Raises:
-        InputError: It holds something else, or the folder it would lie in does not exist.
+        InputError: It holds something else, the folder it would lie in does not exist, or there is
+            no run to resume.
     """
+    if force and resume:
+        raise InputError("--force begins again, and --resume goes on", fix="keep one of them")
     if not path.parent.is_dir():
         raise InputError(
             f"the folder {path.parent} does not exist", where=path, fix=f"mkdir -p {path.parent}"
         )
     if path.exists() and not path.is_dir():
         raise InputError("is a file; a run is a folder", where=path, fix="choose another --out")
-    if not path.exists() or not any(path.iterdir()):
-        return
-    foreign = [entry.name for entry in sorted(path.iterdir()) if not _is_own(entry)]
-    if foreign and (force or not (path / RUN_FILE).is_file()):
+    is_run = (path / RUN_FILE).is_file()
+    if resume and not is_run:
         raise InputError(
-            f"holds {foreign[0]}, which is not of a run", where=path, fix="choose another --out"
+            "holds no run to go on with", where=path, fix="leave out --resume to begin one"
         )
+    foreign = _foreign(path, is_run=is_run)
+    if foreign is not None and (force or not is_run):
+        raise InputError(
+            f"holds {foreign}, which is not of a run", where=path, fix="choose another --out"
+        )
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Make the folder of a run where there is none, and keep other processes out of it.
+
+    Raises:
+        InputError: It cannot be made, or another process is at work there.
+    """
+    _make(path)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path))
+        except BlockingIOError as error:
+            raise InputError(
+                "is in use: another process is at work on this run",
+                where=path,
+                fix="wait for it, stop it, or choose another --out",
+            ) from error
+        yield
 
 
 def open_place(path: Path, identity: str, *, force: bool = False, resume: bool = False) -> RunPlace:
     """Begin a run in a folder, or go on with the one that is there.
+
+    A run that has nothing to lose yet makes room for another.
 
     Args:
         path: The folder.
@@ -66,27 +109,49 @@ def open_place(path: Path, identity: str, *, force: bool = False, resume: bool =
     Raises:
         InputError: The folder holds another run or something else; or nothing to resume.
     """
-    check_place(path, force=force)
-    told: Any = read_json(path / RUN_FILE) if (path / RUN_FILE).is_file() else None
-    if resume and told is None:
-        raise InputError(
-            "holds no run to go on with", where=path, fix="leave out --resume to begin one"
-        )
-    if told is not None and force:
-        for name in OWN:
-            _remove(path / name)
-        told = None
-    if told is None:
+    check_place(path, force=force, resume=resume)
+    told = _told(path, force=force)
+    state = told.get("state")
+    same = told.get("identity") == identity
+    empty = not any((path / name).exists() for name in OWN if name != RUN_FILE)
+    if force or state == REMOVING or (empty and not same):
+        _clear(path, identity)
+        told = {}
+    if not told:
         _make(path)
         _note(path, identity, "running")
         return RunPlace(path, identity, finished=False, begun=False)
-    if not isinstance(told, dict) or told.get("identity") != identity:
+    if not same:
         raise InputError(
             "holds a run of another recipe, other data or another base",
             where=path,
             fix="choose another --out, or add --force to begin again in this one",
         )
-    return RunPlace(path, identity, finished=told.get("state") == "finished", begun=True)
+    whole = all((path / name).exists() for name in (PRODUCT, SUMMARY, REPORT))
+    return RunPlace(path, identity, finished=state == "finished" and whole, begun=True)
+
+
+def _told(path: Path, *, force: bool) -> dict[str, Any]:
+    """What the note of a run says; empty where there is none, or none that matters any more."""
+    place = path / RUN_FILE
+    if not place.is_file():
+        return {}
+    try:
+        told = read_json(place)
+    except InputError as error:
+        if force:
+            return {}
+        raise InputError(error.what, where=place, fix="begin again with --force") from error
+    return told if isinstance(told, dict) else {"state": "unknown"}
+
+
+def _clear(path: Path, identity: str) -> None:
+    """Remove a run; one that is killed at this is not taken for a run to go on with."""
+    if not (path / RUN_FILE).is_file():
+        return
+    _note(path, identity, REMOVING)
+    for name in (*(name for name in OWN if name != RUN_FILE), RUN_FILE):
+        _remove(path / name)
 
 
 def _make(path: Path) -> None:
@@ -108,13 +173,27 @@ def _note(path: Path, identity: str, state: str) -> None:
         )
 
 
-def _is_own(entry: Path) -> bool:
-    partial = entry.name.startswith(".") and entry.name.endswith((".partial", ".old"))
-    return entry.name in OWN or partial
+def _foreign(path: Path, *, is_run: bool) -> str | None:
+    """The first entry of a folder that no run of ours put there."""
+    entries = sorted(path.iterdir()) if path.is_dir() else []
+    for entry in entries:
+        partial = entry.name.startswith(".") and entry.name.endswith((".partial", ".old"))
+        if not partial and (entry.name not in OWN or not is_run):
+            return entry.name
+    if is_run and (path / PRODUCT).is_dir():
+        with_manifest = {*_files_of(path / PRODUCT), MANIFEST}
+        names = sorted(entry.name for entry in (path / PRODUCT).iterdir())
+        return next((f"{PRODUCT}/{n}" for n in names if n not in with_manifest), None)
+    return None
+
+
+def _files_of(product: Path) -> set[str]:
+    told = read_manifest(product / MANIFEST)
+    return set() if told is None else {Path(name).parts[0] for name in told["identity"]["files"]}
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

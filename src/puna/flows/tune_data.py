@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -66,13 +66,19 @@ class RawData:
             "identity": self.identity,
         }
 
+    def lines(self) -> list[str]:
+        """For a terminal: the splits, the shape, and what was left out, with a place to look at."""
+        sizes = ", ".join(f"{len(items):,} {name}" for name, items in self.items.items())
+        left_out = [f"left out  {line}" for line in _reasons(self.quarantine)]
+        return [f"split     {sizes}", f"shape     {self.why}", *left_out]
+
 
 @dataclass(frozen=True)
 class TokenData:
     """The same as tokens."""
 
     examples: dict[str, list[TokenExample]]  # train and validation
-    masks: dict[str, MaskReport]  # train and validation
+    masks: dict[str, MaskReport]  # of every split
     cases: dict[str, list[Case]]  # validation and test
 
 
@@ -91,20 +97,22 @@ def read_items(config: DataConfig, wording: Wording) -> RawData:
         if not files[name]:
             continue
         sample, rows = sample_rows(_rows(config, name, files[name], quarantine))
+        if not sample:
+            raise _nothing(config, name, quarantine)
         told = choose_shape(sample, config.columns, shape)
         shape, why = told[0], why or told[1]
         parts[name] = list(shape_rows(rows, shape, config.columns, wording, quarantine))
+        if not parts[name]:
+            raise _nothing(config, name, quarantine)
     assert shape is not None, "the training files are always there"
-    held_out = {name: 0 if parts.get(name) else getattr(config.splits, name) for name in SPLITS[1:]}
+    held_out = {name: 0 if name in parts else getattr(config.splits, name) for name in SPLITS[1:]}
     splits = dataclasses.replace(config.splits, **held_out)
     own = split(parts["train"], splits, quarantine=quarantine)
-    items = separate({name: parts.get(name) or own[name] for name in SPLITS}, quarantine=quarantine)
+    items = separate({**own, **parts, "train": own["train"]}, quarantine=quarantine)
     limits = (config.max_examples, config.max_test, config.max_test)
     chosen = {name: _first(items[name], limit) for name, limit in zip(SPLITS, limits, strict=True)}
     if not chosen["train"]:
-        raise InputError(
-            "no example is left to learn from", where=str(config.train), fix=_reasons(quarantine)
-        )
+        raise _nothing(config, "train", quarantine)
     return RawData(chosen, files, shape, why, quarantine)
 
 
@@ -117,26 +125,33 @@ def encode(
         InputError: There is no chat template, or training on these would make no sense.
     """
     examples, masks = {}, {}
-    for name in SPLITS[:2]:
+    for name in SPLITS:
         examples[name], masks[name] = encode_items(
             data.items[name], renderer, config, everything=everything
         )
-    masks["train"].check(config)
-    if examples["validation"]:
-        masks["validation"].check(config)
+        if data.items[name] and (name != "test" or not examples[name]):
+            _check(masks[name], config, name)
+    del examples["test"]  # neither learnt from nor watched
     cases = {name: make_cases(data.items[name], renderer, config) for name in SPLITS[1:]}
     return TokenData(examples, masks, cases)
+
+
+def _check(mask: MaskReport, config: ExampleConfig, name: str) -> None:
+    try:
+        mask.check(config)
+    except InputError as error:
+        raise InputError(error.what, where=f"the {name} examples", fix=error.fix) from error
 
 
 def make_cases(items: Sequence[Item], renderer: Renderer, config: ExampleConfig) -> list[Case]:
     """What a model is judged on: of a conversation, its last answer; of a text, each window.
 
-    Items that training would drop are left out here, too.
+    Items of which training would drop anything are left out here, too.
     """
     cases = []
     for item in items:
-        examples, _ = encode_items([item], renderer, config)
-        if not examples:
+        examples, mask = encode_items([item], renderer, config)
+        if not examples or mask.dropped:
             continue
         if item.text is None:
             cases.append(_answering(item, examples[-1], renderer))
@@ -147,18 +162,28 @@ def make_cases(items: Sequence[Item], renderer: Renderer, config: ExampleConfig)
 
 def _answering(item: Item, example: TokenExample, renderer: Renderer) -> Case:
     last = max(n for n, turn in enumerate(item.messages) if turn["role"] == "assistant")
+    ids = example.ids.tolist()
     prompt = renderer.prompt(item.messages[:last])
-    before = min(len(prompt), len(example.ids))
+    if ids[: len(prompt)] != prompt:  # its question was cut to fit
+        prompt = ids[: _last_trained(example)]
     # Of several answers only the last is judged: it is the one that is generated.
-    trained = [bool(on) and place >= before for place, on in enumerate(example.trained)]
+    trained = [bool(on) and place >= len(prompt) for place, on in enumerate(example.trained)]
     return Case(
         id=item.id,
         prompt_ids=prompt,
-        ids=example.ids.tolist(),
+        ids=ids,
         trained=trained,
         question=_question(item, last),
         reference=item.messages[last]["content"],
     )
+
+
+def _last_trained(example: TokenExample) -> int:
+    """Where the last stretch of trained tokens begins."""
+    place = int(example.trained.nonzero()[0][-1])
+    while place and example.trained[place - 1]:
+        place -= 1
+    return place
 
 
 def _question(item: Item, last: int) -> str:
@@ -181,14 +206,20 @@ def _files(config: DataConfig, name: str) -> list[Path]:
 
 def _rows(
     config: DataConfig, name: str, files: Sequence[Path], quarantine: Quarantine
-) -> chain[Row]:
+) -> Iterator[Row]:
     targets: str | None = getattr(config, f"{name}_targets")
     if targets is None:
-        rows = read_rows(files, quarantine=quarantine, format=config.format, header=config.header)
-        return chain(rows)
-    pairs = zip(files, find_files(targets), strict=False)
+        return read_rows(files, quarantine=quarantine, format=config.format, header=config.header)
+    others = find_files(targets)
+    if len(files) != len(others):
+        raise InputError(
+            f"{name} is {len(files)} files and {name}_targets {len(others)}: they go in pairs",
+            where=targets,
+            fix="name as many of one as of the other",
+        )
     return chain.from_iterable(
-        read_parallel(source, target, quarantine=quarantine) for source, target in pairs
+        read_parallel(source, target, quarantine=quarantine)
+        for source, target in zip(files, others, strict=True)
     )
 
 
@@ -206,5 +237,20 @@ def _rank(item: Item) -> bytes:
     return hashlib.blake2b("\0".join(said).encode(), digest_size=16).digest()
 
 
-def _reasons(quarantine: Quarantine) -> str:
-    return "; ".join(quarantine.lines()) or "give more examples"
+def _nothing(config: DataConfig, name: str, quarantine: Quarantine) -> InputError:
+    files: Files = getattr(config, name)
+    return InputError(
+        f"no example is left for the {name} split",
+        where=files if isinstance(files, str) else ", ".join(files),
+        fix="; ".join(_reasons(quarantine)) or "give more examples",
+    )
+
+
+def _reasons(quarantine: Quarantine) -> list[str]:
+    """Each reason for which rows were left out, how often, and the first place."""
+    lines = []
+    for reason, count in quarantine.counts.most_common():
+        cases = ((where, why) for where, why in quarantine.samples if why.startswith(reason))
+        where, why = next(cases, ("", reason))
+        lines.append(f"{count:,} x {why}" + (f" (the first: {where})" if where else ""))
+    return lines

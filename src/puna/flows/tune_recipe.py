@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from puna.errors import InputError
-from puna.evaluate import EvaluationConfig
+from puna.evaluate import MEASURES, EvaluationConfig, measure
 from puna.meter import MeterConfig
 from puna.records import Columns, Format, Shape, Splits, Wording
 from puna.tokens.batches import BatchConfig
@@ -74,6 +74,23 @@ class WatchConfig:
     max_examples: int = 64
     """Validation examples that are judged so; always the same ones."""
 
+    def __post_init__(self) -> None:
+        for name in self.metrics:
+            measure(name)
+        if self.max_examples < 1:
+            raise InputError(f"max_examples must be at least 1, not {self.max_examples}")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with settings of its own, for `puna tune --compare`."""
+
+    method: MethodConfig
+    """What learns."""
+    optim: dict[str, float | None] = field(default_factory=dict)
+    """Keys of `train.optim` that are other ones for it, such as `learning_rate: 2e-5`; what makes
+    one method learn well makes another diverge, or stand still."""
+
 
 @dataclass(frozen=True)
 class TuneRecipe:
@@ -95,6 +112,11 @@ class TuneRecipe:
     """What learns."""
     method_seed: int = 0
     """Of the starting values of what the method adds."""
+    compare: dict[str, Variant] = field(default_factory=dict)
+    """Methods for `puna tune --compare`, by a name such as lora_top6. Those that it names and that
+    are not here have the settings of `method` where both know them (rank, layers ...), and the
+    learning rate of `train.optim`; `full` and `top_layers`, which move the model's own weights, a
+    tenth of what suits a method that adds some."""
     examples: ExampleConfig = field(default_factory=ExampleConfig)
     """How long an example may be."""
     batches: BatchConfig = field(
@@ -121,6 +143,23 @@ class TuneRecipe:
     """CPU threads; torch's own choice when null."""
     tensorboard: bool = False
     """Also write TensorBoard events (extra `tensorboard`)."""
+
+    def __post_init__(self) -> None:
+        best = self.train.best_metric
+        for metric in MEASURES:
+            if best != f"validation_{metric.name}":
+                continue
+            if metric.name not in self.watch.metrics:
+                raise InputError(
+                    f"train.best_metric names {best}, which is not found while training",
+                    fix=f"add {metric.name} to watch.metrics",
+                )
+            right = "highest" if metric.higher_is_better else "lowest"
+            if self.train.best_is != right:
+                raise InputError(
+                    f"train.best_is is {self.train.best_is}, which is the worst of {best}",
+                    fix=f"set train.best_is: {right}",
+                )
 
     def named(self, path: Path) -> str:
         """The title, or what stands for it."""

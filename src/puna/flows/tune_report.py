@@ -126,7 +126,8 @@ def _tiles(summary: Told) -> Tiles:
     method, total = mapping(summary, "method"), mapping(mapping(summary, "ledger"), "total")
     trainable, whole = finite(method.get("trainable")), finite(method.get("total"))
     share = f"{percent(trainable / whole)} of the model" if trainable and whole else ""
-    how = "estimated" if "estimate" in str(total.get("source", "")) else "metered"
+    source = str(total.get("source", ""))
+    how = "estimated" if "estimate" in source else f"by {source.partition(' ')[0]}"
     return Tiles(
         (
             Tile("Parameters trained", count(trainable), share),

@@ -26,6 +26,7 @@ class Outcome:
     before: Judgement | None
     after: Judgement | None
     cache: TrunkCache | None
+    resident_bytes: int  # before the method was put on the base
 
     def told(self, *, samples: int, begun: bool) -> dict[str, Any]:
         """Plain data.
@@ -43,12 +44,15 @@ class Outcome:
             "best_step": self.result.best_step,
             "training": {
                 "seconds": self.result.seconds,
+                "seconds_before": self.result.seconds_before,
                 "steps": self.result.steps,
                 "tokens": self.result.tokens,
                 "trained_tokens": self.result.trained_tokens,
                 "stopped": self.result.stopped,
                 "best_value": self.result.best_value,
                 "peak_bytes": self.result.peak_bytes,
+                "resident_bytes": self.resident_bytes,
+                "resumed": begun,
             },
             "notes": [*tuned.notes, *self._notes(begun)],
             "before": _figures(before),
@@ -81,6 +85,10 @@ class Outcome:
             notes.append("The run was interrupted and continued; the costs are of its last part.")
         if self.result.stopped == "early":
             notes.append("The training was stopped early: nothing improved any more.")
+        if self.result.stopped == "time":
+            notes.append(
+                "Time ended the training: another run of the recipe makes another number of steps."
+            )
         if self.result.bad_steps:
             notes.append(f"{self.result.bad_steps} steps taught nothing: not finite.")
         after = self.after
@@ -93,7 +101,7 @@ class Outcome:
 
 
 def told_model(base: Opened, identity: str) -> dict[str, Any]:
-    """Which base it was."""
+    """Which base it was; to be asked before anything is put on it."""
     weight = base.model.model.norm.weight
     return {
         "name": base.name,

@@ -15,10 +15,12 @@ from puna.evaluate import judge
 from puna.flows.opening import set_threads
 from puna.flows.trunks import make_trunks
 from puna.flows.tune_recipe import TuneRecipe
-from puna.flows.tuning import Watcher, Workbench
+from puna.flows.tuning import Workbench
+from puna.flows.watcher import Watcher
 from puna.meter import Meter
 from puna.model import count
 from puna.tokens.batches import Batch
+from puna.train import TrainConfig
 from puna.train.memory import peak_bytes
 from puna.train.objectives import Objective, Term, Trunk
 from puna.tune import Tuned
@@ -80,13 +82,14 @@ def _costs(bench: Workbench, tuned: Tuned, judging: float) -> Iterator[str]:
     steps = loader.batches_in_epoch(0) / recipe.train.micro_batches
     tokens = sum(map(len, bench.data.examples["train"]))
     held_out = sum(map(len, bench.data.examples["validation"]))
-    epochs = recipe.train.epochs or (recipe.train.max_steps or 0) / max(steps, 1)
     batches = [batch for _, batch in islice(loader, TRIED_BATCHES)]
     fill = _trunk_seconds(bench, trunk.start) * (tokens + held_out)
     rate = _training_seconds(bench.objective, bench, tuned, trunk, batches)
     if cached:
         rate -= fill / (tokens + held_out)
-    training = max(rate, 0.0) * epochs * (tokens + held_out / 3)
+    epoch = max(rate, 1e-9) * (tokens + held_out / 3)
+    epochs = _epochs(recipe.train, steps, epoch, fill if cached else 0.0)
+    training = epoch * epochs
     state = 2 * 4 * tuned.trainable_count()
     yield f"steps             {steps:,.0f} an epoch, {steps * epochs:,.0f} in all"
     yield f"tokens            {tokens:,} an epoch"
@@ -98,7 +101,24 @@ def _costs(bench: Workbench, tuned: Tuned, judging: float) -> Iterator[str]:
     yield f"training          about {training:,.0f} s"
     if bench.data.cases["test"]:
         yield f"judging           about {2 * judging:,.0f} s, base and result"
-    yield f"memory            about {format_bytes(peak_bytes(_device(bench)) + state)} at the most"
+    yield f"memory            about {format_bytes(peak_bytes(bench.device) + state)} at the most"
+
+
+def _epochs(config: TrainConfig, steps: float, seconds: float, before: float) -> float:
+    """How many there will be: the nearest limit counts.
+
+    Args:
+        config: The limits.
+        steps: Of an epoch.
+        seconds: Of an epoch.
+        before: Seconds that are spent before the first one.
+    """
+    limits: list[float] = [] if config.epochs is None else [config.epochs]
+    if config.max_steps is not None:
+        limits.append(config.max_steps / max(steps, 1))
+    if config.max_seconds is not None:
+        limits.append(max(config.max_seconds - before, 0.0) / seconds)
+    return min(limits)
 
 
 def _judging_seconds(bench: Workbench) -> float:
@@ -136,13 +156,9 @@ def _training_seconds(
     for number, batch in enumerate([batches[0], *batches]):
         began = time.perf_counter()
         with torch.enable_grad():
-            objective.step(bench.base.model, batch.to(_device(bench)), trunk, backward)
+            objective.step(bench.base.model, batch.to(bench.device), trunk, backward)
         for parameter in tuned.parameters().values():
             parameter.grad = None
         if number:
             seconds, tokens = seconds + time.perf_counter() - began, tokens + batch.tokens
     return seconds / tokens
-
-
-def _device(bench: Workbench) -> torch.device:
-    return bench.base.model.model.norm.weight.device

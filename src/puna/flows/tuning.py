@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -18,8 +18,10 @@ from puna.config import to_dict
 from puna.errors import InputError
 from puna.evaluate import Judgement, judge
 from puna.evaluate.cases import choose
+from puna.flows.identity import lasting_name
 from puna.flows.opening import (
     Opened,
+    check_tunable,
     open_model,
     resolve_device,
     resolve_dtype,
@@ -35,6 +37,7 @@ from puna.flows.run_place import (
     TENSORBOARD,
     RunPlace,
     check_place,
+    held,
     open_place,
 )
 from puna.flows.trunks import Trunks, make_trunks
@@ -42,6 +45,7 @@ from puna.flows.tune_data import RawData, TokenData, encode, read_items
 from puna.flows.tune_recipe import TuneRecipe
 from puna.flows.tune_report import tune_page
 from puna.flows.tune_summary import Outcome, told_machine, told_model
+from puna.flows.watcher import Watcher
 from puna.meter import Meter
 from puna.report import write
 from puna.scale.world import World
@@ -57,20 +61,14 @@ from puna.train import (
     fit,
     load_trained,
 )
+from puna.train.memory import begin_peak
 from puna.train.objectives import Objective, objective
 from puna.tune import BaseReference, Tuned, attach
+from puna.tune.trunk_cache import TrunkCacheConfig
 
-UNHASHED = ("title", "meter", "tensorboard")  # keys of a recipe that no bit of a result depends on
-
-
-class Watcher(Reporter, Protocol):
-    """Who is told how a tuning run goes: the loop's reporter, and more."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Work of a stage other than training."""
-
-    def lines(self, title: str, lines: list[str]) -> None:
-        """Something to read."""
+# Keys of a recipe that no bit of a result depends on.
+UNHASHED = ("title", "meter", "tensorboard", "compare")
+FILLING, TRAINING = "trunk cache", "training"  # the stages that a method is charged with
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,10 @@ class TuneOptions:
     """There must be a run to go on with."""
     command: str = ""
     """What repeats the run, for the report."""
+    before: Judgement | None = None
+    """Of the base on the same cases, where it is known already."""
+    trunk_folder: Path | None = None
+    """Where the trunk cache is kept, in place of the recipe's word."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,16 @@ def tune(recipe: TuneRecipe, options: TuneOptions, watcher: Watcher) -> Tuning:
         InputError: Something in the recipe, the data, the base or the folder is not right; or the
             training came to nothing.
     """
-    check_place(options.out, force=options.force)
+    check_place(options.out, force=options.force, resume=options.resume)
     set_threads(recipe.threads)
     with Meter(recipe.meter) as meter:
         bench = Workbench(recipe, meter, watcher)
-        place = open_place(options.out, bench.identity, force=options.force, resume=options.resume)
-        if place.finished:
-            return _published(place, fresh=False)
-        return _Run(bench, place, options).run()
+        how = {"force": options.force, "resume": options.resume}
+        with held(options.out):
+            place = open_place(options.out, bench.identity, **how)
+            if place.finished:
+                return _published(place, fresh=False)
+            return _Run(bench, place, options).run()
 
 
 class Workbench:
@@ -129,7 +133,10 @@ class Workbench:
             self.base: Opened = open_model(
                 recipe.model, device=device, dtype=resolve_dtype(recipe.dtype, device)
             )
+            check_tunable(self.base)
             self.base_identity = self.base.identity
+            self.device = self.base.model.model.norm.weight.device
+            self.told_model = told_model(self.base, self.base_identity)
         self.renderer = Renderer(self.base.tokenizer, template_text(recipe.template))
         with meter.stage("data") as cost:
             self.data: TokenData = encode(
@@ -146,7 +153,11 @@ class Workbench:
     @cached_property
     def identity(self) -> str:
         """Of recipe, data and base together."""
-        return run_identity(self.recipe, self.raw.identity, self.base_identity, UNHASHED)
+        return self.identity_with(self.recipe)
+
+    def identity_with(self, recipe: TuneRecipe) -> str:
+        """The same with a recipe that differs in its method and its training only."""
+        return run_identity(recipe, self.raw.identity, self.base_identity, UNHASHED)
 
     @cached_property
     def objective(self) -> Objective:
@@ -175,11 +186,12 @@ class Workbench:
         )
 
     def _tell_data(self) -> None:
-        raw, tell = self.raw, self.watcher.lines
-        told = [f"shape     {raw.shape}: {raw.why}", *raw.quarantine.lines()]
-        sizes = ", ".join(f"{len(items):,} {name}" for name, items in raw.items.items())
-        tell("data", [f"split     {sizes}", *told])
+        tell = self.watcher.lines
+        tell("data", self.raw.lines())
         tell("what is trained", self.data.masks["train"].lines())
+        for name, mask in self.data.masks.items():
+            if name != "train" and mask.dropped:
+                tell(f"left out of {name}", [f"{n:,} x {why}" for why, n in mask.dropped.items()])
 
 
 class _Run:
@@ -191,9 +203,12 @@ class _Run:
         self.model = bench.base.model
 
     def run(self) -> Tuning:
+        if self.options.before is not None:
+            self._keep(BEFORE, self.options.before)
         before = self._judged(BEFORE, "judging the base")
+        self.resident_bytes = begin_peak(self.bench.device)
         tuned = self.bench.attach()
-        trunks = make_trunks(self.model, tuned, self.bench.data.examples, self.recipe.trunk_cache)
+        trunks = make_trunks(self.model, tuned, self.bench.data.examples, self._cache_config())
         self._fill(trunks)
         result = self._fit(tuned, trunks)
         load_trained(self.place.path, result.best_step, tuned.parameters())
@@ -229,9 +244,12 @@ class _Run:
                 ),
             )
             cost.tokens += found.tokens
-        with writing_file(path, force=True) as temporary:
-            write_json(temporary, found.to_dict())
+        self._keep(name, found)
         return found
+
+    def _keep(self, name: str, judgement: Judgement) -> None:
+        with writing_file(self.place.path / name, force=True) as temporary:
+            write_json(temporary, judgement.to_dict())
 
     def _judged_tuned(self, tuned: Tuned) -> Judgement | None:
         if not tuned.method.mergeable:
@@ -239,10 +257,14 @@ class _Run:
         with tuned.merged():
             return self._judged(AFTER, "judging the result")
 
+    def _cache_config(self) -> TrunkCacheConfig:
+        config, folder = self.recipe.trunk_cache, self.options.trunk_folder
+        return config if folder is None else dataclasses.replace(config, folder=folder)
+
     def _fill(self, trunks: Trunks) -> None:
         if trunks.cache is None:
             return
-        with self.meter.stage("trunk cache"):
+        with self.meter.stage(FILLING):
             trunks.cache.fill(lambda done, total: self.watcher.progress("trunk cache", done, total))
         for note in trunks.cache.notes:
             self.watcher.note(note)
@@ -259,15 +281,20 @@ class _Run:
             bench.identity,
             evaluate=(lambda: self._watch(tuned, trunks)) if validating else None,
             set_train=tuned.set_train,
+            seconds_before=self._filling_seconds(),
         )
         reporters: list[Reporter] = [self.watcher]
         if recipe.tensorboard:
             reporters.append(TensorBoard(self.place.path / TENSORBOARD))
-        world = World.single(bench.base.model.model.norm.weight.device)
-        with self.meter.stage("training") as cost:
+        world = World.single(bench.device)
+        with self.meter.stage(TRAINING) as cost:
             result = fit(job, recipe.train, self.place.path, world=world, report=Several(reporters))
             cost.tokens += result.tokens
         return result
+
+    def _filling_seconds(self) -> float:
+        cost = self.meter.stages.get(FILLING)
+        return 0.0 if cost is None else cost.wall_seconds
 
     def _watch(self, tuned: Tuned, trunks: Trunks) -> dict[str, float]:
         """The validation loss, and the figures that the recipe wants to be watched."""
@@ -297,12 +324,13 @@ class _Run:
         bench = self.bench
         converses = bench.raw.shape != "text"
         asking = Asking(bench.renderer.template, self.recipe.wording, converses)
-        base = BaseReference(_lasting(self.recipe.model), bench.base_identity)
+        base = BaseReference(lasting_name(self.recipe.model), bench.base_identity)
         return publish(
             self.place.path / PRODUCT,
             tuned,
             base=base,
             source=bench.base.checkpoint,
+            tokenizer=bench.base.tokenizer,
             asking=asking,
             config={
                 "made by": "tune",
@@ -325,12 +353,12 @@ class _Run:
         judged: tuple[Judgement | None, Judgement | None],
     ) -> dict[str, Any]:
         bench = self.bench
-        outcome = Outcome(tuned, result, *judged, trunks.cache)
+        outcome = Outcome(tuned, result, *judged, trunks.cache, self.resident_bytes)
         return {
             "title": self.recipe.named(self.place.path),
             "asked": to_dict(self.recipe),
             "command": self.options.command,
-            "model": told_model(bench.base, bench.base_identity),
+            "model": bench.told_model,
             "data": bench.raw.told(),
             "mask": {k: m.to_dict() for k, m in bench.data.masks.items() if m.examples},
             **outcome.told(samples=self.recipe.evaluation.samples, begun=self.place.begun),
@@ -346,12 +374,6 @@ class _Run:
             {"kind": "data", "name": f"{bench.raw.shape} data", "identity": bench.raw.identity},
             {"kind": "tuning", "name": self.place.path.name, "digest": told["digest"]},
         ]
-
-
-def _lasting(name: str) -> str:
-    """The name of a model that holds from any folder."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() else name
 
 
 def _published(place: RunPlace, *, fresh: bool) -> Tuning:

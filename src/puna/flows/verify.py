@@ -78,7 +78,7 @@ def verify(
     told = _compare_tokenizers(tokenizers, product)
     config = read_config(source)
     _compare_configs(config, read_config(product), product)
-    ids, valid = _prompt_ids(tokenizers[0], config.vocab_size)
+    ids, valid = prompt_ids(tokenizers[0], config.vocab_size)
     spec = AttentionSpec(valid=valid)
     ours = forward_by_block(config, _reader(source), ids, spec)
     theirs = forward_by_block(read_config(product), _reader(product), ids, spec)
@@ -93,31 +93,33 @@ def verify(
         last = (before, after)
     assert last is not None
     before, after = last
-    distance = _distance(before.values[valid], after.values[valid])
-    if not distance.mean_kl <= KL_BOUNDS[rounding]:
+    apart = distance(before.values[valid], after.values[valid])
+    if not apart.mean_kl <= KL_BOUNDS[rounding]:
         raise _differs(
             product,
-            f"the logits by a mean KL of {distance.mean_kl:.3g} nats; "
+            f"the logits by a mean KL of {apart.mean_kl:.3g} nats; "
             f"{KL_BOUNDS[rounding]:g} is allowed",
         )
-    return Verdict(rounding, len(ids), int(valid.sum()), told, *distance)
+    return Verdict(rounding, len(ids), int(valid.sum()), told, *apart)
 
 
-class _Distance(NamedTuple):
+class Distance(NamedTuple):
+    """How far the logits of two models lie apart."""
+
     largest_difference: float
-    mean_kl: float
-    same_choice: float
+    mean_kl: float  # nats per token
+    same_choice: float  # share of tokens
 
 
-def _distance(a: Tensor, b: Tensor) -> _Distance:
-    """Compare logits [N, V], a few tokens at a time: a vocabulary can be large."""
+def distance(a: Tensor, b: Tensor) -> Distance:
+    """From logits [N, V] to others; a few tokens at a time, since a vocabulary can be large."""
     gap, kl, same = 0.0, 0.0, 0
     for p, q in zip(torch.split(a, 8), torch.split(b, 8), strict=True):
         logp, logq = p.log_softmax(-1), q.log_softmax(-1)
         gap = max(gap, (p - q).abs().max().item())
         kl += (logp.exp() * (logp - logq)).sum().item()
         same += int((p.argmax(-1) == q.argmax(-1)).sum())
-    return _Distance(gap, max(kl / len(a), 0.0), same / len(a))
+    return Distance(gap, max(kl / len(a), 0.0), same / len(a))
 
 
 def _reader(checkpoint: Checkpoint) -> Callable[[str], Tensor]:
@@ -133,7 +135,8 @@ def _reader(checkpoint: Checkpoint) -> Callable[[str], Tensor]:
     return load
 
 
-def _prompt_ids(tokenizer: Tokenizer | None, vocab_size: int) -> tuple[Tensor, Tensor]:
+def prompt_ids(tokenizer: Tokenizer | None, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """What models are compared on: ids [B, T], and which of them are no padding [B, T]."""
     if tokenizer is None:  # any ids will do for a comparison
         drawn = torch.randint(vocab_size, (3, 32), generator=torch.Generator().manual_seed(0))
         return drawn, torch.ones_like(drawn, dtype=torch.bool)

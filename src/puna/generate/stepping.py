@@ -6,11 +6,12 @@ Shapes: B batch, V vocab_size.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib.util
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -80,7 +81,7 @@ class KernelStep:
         eps = np.float32(self.config.rms_norm_eps)
         x = self._embedding[tokens.numpy()]
         logits = np.empty((len(self._head), batch), np.float32)
-        with _LOCK:
+        with _LOCK, _own_threads():
             self._set_threads(self._threads)
             for (attention, mlp), k, v in zip(self._blocks, cache.keys, cache.values, strict=True):
                 self._kernels.attention_step(
@@ -95,6 +96,19 @@ class KernelStep:
         if (self._work.batch, self._work.slots) != (batch, slots):
             self._work = _Work(self.config, batch, slots)
         return self._work
+
+
+@contextlib.contextmanager
+def _own_threads() -> Iterator[None]:
+    """Torch computes with as many threads afterwards as before.
+
+    Numba starts its threads at the first call, and tells the OpenMP that both use how many: torch
+    would go on with that many, and would round in another way than before.
+    """
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 class _Work:

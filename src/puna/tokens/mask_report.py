@@ -61,7 +61,8 @@ class MaskReport:
         if not self.trained_tokens:
             raise InputError(
                 f"no token is trained: {self.examples} examples kept, {self._reasons()}",
-                fix="look at the shape that the data were read as, and at their columns",
+                fix=self._longer(config)
+                or "look at the shape that the data were read as, and at their columns",
             )
         if self.expects_end and not self.ends:
             raise InputError(
@@ -115,11 +116,17 @@ class MaskReport:
 
     def _remedy(self, config: ExampleConfig) -> str:
         accept = "raise max_truncated_share to accept it"
-        if self.longest_tokens <= config.max_tokens:
+        longer = self._longer(config)
+        if longer is None:
             return f"mend the data, or {accept}"
         cut = "" if config.too_long == "cut_prompt" else "set too_long: cut_prompt, or "
+        return f"{longer}, {cut}{accept}"
+
+    def _longer(self, config: ExampleConfig) -> str | None:
+        if self.longest_tokens <= config.max_tokens:
+            return None
         longest = f"the longest example has {self.longest_tokens} tokens"
-        return f"raise max_tokens from {config.max_tokens} ({longest}), {cut}{accept}"
+        return f"raise max_tokens from {config.max_tokens} ({longest})"
 
 
 def mask_report(

@@ -15,9 +15,16 @@ class TrainConfig:
     """One training run."""
 
     epochs: int | None = 3
-    """Passes over the examples; null: as many as `max_steps` takes."""
+    """Passes over the examples; null: as many as `max_steps` or `max_seconds` takes."""
     max_steps: int | None = None
     """Stop after this many optimizer steps; null: after `epochs`."""
+    max_seconds: float | None = None
+    """Stop after the first step or evaluation that ends beyond so many seconds of work: those of
+    the loop, evaluations and checkpoints included, and those of what came before it, such as a
+    trunk cache; pauses between processes do not count. The last evaluation and checkpoint come on
+    top. With null for `epochs` and `max_steps` time alone decides. The learning rate then follows
+    its schedule by whichever limit is nearer. How many steps a machine makes in a time is chance:
+    such a run gives other bits each time."""
     micro_batches: int = 1
     """Batches per optimizer step and rank; the loss is that of all of them at once."""
     seed: int = 0
@@ -48,8 +55,10 @@ class TrainConfig:
     """The course of the learning rate."""
 
     def __post_init__(self) -> None:
-        if self.epochs is None and self.max_steps is None:
-            raise InputError("epochs and max_steps are both null", fix="set one of them")
+        if self.epochs is None and self.max_steps is None and self.max_seconds is None:
+            raise InputError("epochs, max_steps and max_seconds are all null", fix="set one")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise InputError(f"max_seconds must be positive, found {self.max_seconds}")
         for key in ("micro_batches", "keep_checkpoints", "max_bad_steps"):
             _at_least_one(key, getattr(self, key))
         for key in ("epochs", "max_steps", "patience"):

@@ -12,7 +12,7 @@ from puna.model import LlamaModel
 from puna.tokens.batches import Batch
 from puna.train.objectives import Objective, Trunk
 
-Stopped = Literal["finished", "early", "steps"]
+Stopped = Literal["finished", "early", "steps", "time"]
 
 
 class Batches(Protocol):
@@ -48,6 +48,9 @@ class Job:
     """Judges the model as it stands; called on each rank, the first one's figures count."""
     set_train: Callable[[bool], None] | None = None
     """Turns dropout on (for steps) and off (for evaluations)."""
+    seconds_before: float = 0.0
+    """What this process has done for the run already, such as filling a trunk cache; it counts
+    against `max_seconds`."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,11 @@ class FitResult:
     steps: int  # done
     best_step: int  # the checkpoint that is best by the metric; the last one without evaluation
     best_value: float | None  # of the metric there
-    stopped: Stopped  # all epochs done | no gain for `patience` evaluations | max_steps done
+    stopped: Stopped  # all epochs done | no gain for `patience` evaluations | a limit reached
     history: tuple[Mapping[str, Any], ...]  # each step, as in metrics.jsonl
     evaluations: tuple[Mapping[str, Any], ...]  # each evaluation, as in metrics.jsonl
     seconds: float  # in the loop, evaluations and checkpoints included
+    seconds_before: float  # before it, see `Job.seconds_before`; over all processes, as the former
     tokens: int  # all ranks, without padding
     trained_tokens: int
     bad_steps: int  # steps that taught nothing because a figure was not finite

@@ -36,8 +36,8 @@ class StepMetrics:
 class Reporter(Protocol):
     """Who is told how a run goes; called on the first rank only."""
 
-    def begin(self, step: int, total: int) -> None:
-        """The run starts, or goes on, after `step` of `total` steps."""
+    def begin(self, step: int, total: int | None) -> None:
+        """The run starts, or goes on, after `step` of `total` steps; None: time ends it."""
 
     def step(self, metrics: StepMetrics) -> None:
         """A step is done."""
@@ -55,7 +55,7 @@ class Reporter(Protocol):
 class Silent:
     """A reporter that tells nobody; those that listen to a part of it inherit from this."""
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int | None) -> None:
         """Nothing."""
 
     def step(self, metrics: StepMetrics) -> None:
@@ -77,7 +77,7 @@ class Several:
     def __init__(self, reporters: Iterable[Reporter]) -> None:
         self._reporters = tuple(reporters)
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int | None) -> None:
         """Tell each."""
         for reporter in self._reporters:
             reporter.begin(step, total)

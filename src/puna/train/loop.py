@@ -15,6 +15,7 @@ from puna.errors import InputError
 from puna.scale.world import World
 from puna.tokens.batches import Batch
 from puna.train import blocks, checkpoints, randomness
+from puna.train.clock import Clock
 from puna.train.config import TrainConfig
 from puna.train.interrupts import Interrupts, Stop
 from puna.train.job import FitResult, Job, Stopped
@@ -22,7 +23,7 @@ from puna.train.log import MetricsLog, Reporter, Silent, StepMetrics
 from puna.train.memory import peak_bytes
 from puna.train.progress import Calendar, Progress
 from puna.train.ranks import check_parameters, gather
-from puna.train.schedule import factor, warmup
+from puna.train.schedule import factor, timed_factor, warmup
 from puna.train.stepping import Agreed, Outcome, Stepper, agree
 
 
@@ -31,8 +32,8 @@ def fit(
 ) -> FitResult:
     """Train, or go on training where the newest checkpoint in the workspace is.
 
-    On CPU an interrupted run ends with the same bits as an uninterrupted one. Every generator of
-    random numbers of the process is seeded and used.
+    On CPU an interrupted run ends with the same bits as an uninterrupted one, if no `max_seconds`
+    bounds it. Every generator of random numbers of the process is seeded and used.
 
     Args:
         job: What to train, and with what.
@@ -69,7 +70,7 @@ class _Run:
         self._check_schedule()
         self.stepper = Stepper(job, config.optim, world)
         self.batches: Iterator[tuple[int, Batch]] = iter(())
-        self.began = time.monotonic()
+        self.clock = Clock(world, config.max_seconds, job.seconds_before)
 
     # --- the course of a run ----------------------------------------------------------------------
 
@@ -108,8 +109,8 @@ class _Run:
         progress, config = self.progress, self.config
         if config.patience is not None and progress.without_gain >= config.patience:
             return "early"
-        if progress.step < self.calendar.total:
-            return None
+        if self.calendar.total is None or progress.step < self.calendar.total:
+            return "time" if self.clock.is_over and progress.step else None
         return "finished" if progress.epoch == config.epochs else "steps"
 
     def _advance(self) -> None:
@@ -118,14 +119,22 @@ class _Run:
         agreed = agree(self.world, self.job.objective, batches, self.interrupts.wanted)
         if agreed.stop:
             raise Stop
-        rate = self.config.optim.learning_rate
-        rate *= factor(progress.step, self.calendar.total, self.config.schedule)
+        rate = self._learning_rate()
         outcome = self.stepper.step(batches, agreed, rate)
         self.calendar.turn(progress)
         progress.tokens += agreed.tokens
         progress.trained_tokens += agreed.trained_tokens
         self._tell(outcome, agreed, rate, time.monotonic() - start)
         self._guard(outcome)
+
+    def _learning_rate(self) -> float:
+        step, total = self.progress.step, self.calendar.total
+        course, full = self.config.schedule, self.config.optim.learning_rate
+        if self.config.max_seconds is None:
+            assert total is not None, "the configuration checks this"
+            return full * factor(step, total, course)
+        done = 0.0 if total is None else step / total
+        return full * timed_factor(step, max(done, self.clock.share), course)
 
     def _fetch(self) -> list[Batch]:
         """The micro-batches of a step; fewer at the end of an epoch, perhaps none on this rank."""
@@ -142,11 +151,16 @@ class _Run:
         """Judge and keep what is due after the step at hand."""
         progress, config = self.progress, self.config
         best = False
-        due = self.calendar.is_due(config.evaluate_every_steps, progress)
+        self.clock.read()
+        due = self._is_due(config.evaluate_every_steps)
         if due and self.job.evaluate is not None and progress.evaluated_step < progress.step:
             best = self._evaluate(self.job.evaluate)
-        if best or self.calendar.is_due(config.checkpoint_every_steps, progress):
+            self.clock.read()  # the step is judged: there need not be another one
+        if best or self._is_due(config.checkpoint_every_steps):
             self._checkpoint()
+
+    def _is_due(self, every: int | None) -> bool:
+        return self._stopped() == "time" or self.calendar.is_due(every, self.progress)
 
     def _evaluate(self, evaluate: Callable[[], Mapping[str, float]]) -> bool:
         """Judge the model; the run goes on with the same random numbers as without."""
@@ -217,16 +231,13 @@ class _Run:
             tokens=agreed.tokens,
             trained_tokens=agreed.trained_tokens,
             tokens_per_second=agreed.tokens / max(seconds, 1e-9),
-            seconds=self._seconds(),
+            seconds=self.clock.now(),
             memory_bytes=peak_bytes(self.world.device),
             skipped=outcome.skipped,
         )
         if self.world.is_first:
             self.log.step(metrics)
         self.report.step(metrics)
-
-    def _seconds(self) -> float:
-        return self.progress.seconds + time.monotonic() - self.began
 
     # --- what is kept -----------------------------------------------------------------------------
 
@@ -282,6 +293,7 @@ class _Run:
         self.stepper.optimizer.load(saved.optimizer)
         randomness.restore(saved.state["random"][self.world.rank], self.world.device)
         self.progress = Progress(**saved.state["progress"])
+        self.clock.go_on(self.progress.seconds, self.progress.seconds_before)
 
     def _checkpoint(self) -> None:
         """Keep the step at hand; once is enough."""
@@ -292,7 +304,7 @@ class _Run:
             state = {
                 "identity": self.job.identity,
                 "random": random,
-                "progress": {**asdict(progress), "seconds": self._seconds()},
+                "progress": {**asdict(progress), **self._spent()},
             }
             checkpoints.save(
                 self.workspace,
@@ -303,6 +315,9 @@ class _Run:
             )
             checkpoints.prune(self.workspace, self.config.keep_checkpoints, progress.best_step)
         world.barrier()
+
+    def _spent(self) -> dict[str, float]:
+        return {"seconds": self.clock.now(), "seconds_before": self.clock.before}
 
     def _result(self) -> FitResult:
         progress, rows = self.progress, self.log.rows()
@@ -315,7 +330,7 @@ class _Run:
             stopped=stopped,
             history=tuple(row for row in rows if row["kind"] == "step"),
             evaluations=tuple(row for row in rows if row["kind"] == "evaluation"),
-            seconds=self._seconds(),
+            **self._spent(),
             tokens=progress.tokens,
             trained_tokens=progress.trained_tokens,
             bad_steps=progress.bad_steps,
@@ -338,6 +353,8 @@ class _Run:
 
     def _check_schedule(self) -> None:
         total = self.calendar.total
+        if total is None:
+            return
         rising = warmup(total, self.config.schedule)
         if rising >= total and self.config.schedule.warmup_steps is not None:
             raise InputError(

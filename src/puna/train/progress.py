@@ -27,6 +27,8 @@ class Progress:
     """Of these, predicted."""
     seconds: float = 0.0
     """In the loop, over all processes of the run."""
+    seconds_before: float = 0.0
+    """What came before the loop in these processes; see `Job.seconds_before`."""
     bad_steps: int = 0
     """Steps that taught nothing because a figure was not finite."""
     bad_in_row: int = 0
@@ -99,10 +101,10 @@ class Calendar:
             return float(progress.epoch)
         return progress.epoch + progress.step_in_epoch / self.steps_in(progress.epoch)
 
-    def _total(self) -> int:
+    def _total(self) -> int | None:
+        """Steps of the whole run; None where time alone ends it."""
         limit = self._config.max_steps
         if self._config.epochs is None:
-            assert limit is not None, "the configuration checks this"
             return limit
         steps = 0
         for epoch in range(self._config.epochs):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from puna.errors import InputError
+
+_FINE = 1_000_000  # parts that the course of a run bound by time is cut into
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def warmup(total: int, config: ScheduleConfig) -> int:
     return math.ceil(config.warmup_share * total)
 
 
-def factor(step: int, total: int, config: ScheduleConfig) -> float:
+def factor(step: float, total: int, config: ScheduleConfig) -> float:
     """What the learning rate is multiplied with.
 
     Args:
@@ -64,3 +66,18 @@ def factor(step: int, total: int, config: ScheduleConfig) -> float:
     progress = min(max(step - (total - falling), 0) / max(falling, 1), 1.0)
     shape = (1 + math.cos(math.pi * progress)) / 2 if config.kind == "cosine" else 1 - progress
     return config.final_share + (1 - config.final_share) * shape
+
+
+def timed_factor(step: int, share: float, config: ScheduleConfig) -> float:
+    """The same for a run that is bound by time, whose steps cannot be counted beforehand.
+
+    Args:
+        step: Optimizer steps done before; only `warmup_steps` goes by them.
+        share: How much of the run is over, from 0 to 1.
+        config: The course.
+    """
+    if config.warmup_steps is None:
+        return factor(share * _FINE, _FINE, config)
+    rising = step / config.warmup_steps if step < config.warmup_steps else 1.0
+    steady = replace(config, warmup_steps=0)
+    return rising * factor(share * _FINE, _FINE, steady)

@@ -26,7 +26,7 @@ class TensorBoard(Silent):
         )
         self._writer: Any = None
 
-    def begin(self, step: int, total: int) -> None:
+    def begin(self, step: int, total: int | None) -> None:
         """Open a new event file that goes on after `step`."""
         self._writer = self._package.SummaryWriter(str(self._folder), purge_step=step + 1)
 

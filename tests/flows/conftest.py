@@ -1,0 +1,35 @@
+"""A tiny base and its data, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.tuning_setup import asked, pairs, save_base, write_rows
+
+Recipe = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of two layers with a chat template."""
+    return save_base(tmp_path_factory.mktemp("tuning") / "base")
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty pairs."""
+    return write_rows(tmp_path_factory.mktemp("tuning") / "pairs.jsonl", pairs())
+
+
+@pytest.fixture
+def recipe(tiny_base: Path, pairs_file: Path) -> Recipe:
+    """Makes recipes for them; `recipe(method={...})` replaces an entry."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        return asked(tiny_base, pairs_file, **changes)
+
+    return make
