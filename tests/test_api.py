@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -308,3 +309,22 @@ def test_a_long_answer_stops_at_the_context(llama: puna.Llama) -> None:
     done = llama.chat([user("x" * 400)], sampling)
     assert done.finish == "length"
     assert done.prompt_tokens + len(done.ids) == 512
+
+
+def test_an_answer_ends_where_the_template_ends_a_turn(tmp_path: Path) -> None:
+    """Some templates end a turn with a token that no list of ours knows."""
+    folder = tiny.save_folder(tmp_path / "model")
+    template = "{% for m in messages %}{{ m.content }}<|im_start|>{% endfor %}"
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**told, "eos_token": None}))
+    llama = puna.load(str(folder), template=str(_jinja(tmp_path, template)))
+    own = llama.tokenizer.special_tokens["<|im_start|>"]
+    assert own not in llama.tokenizer.stop_ids
+    assert llama.answering(None).stop_tokens == (own,)
+    assert llama.answering(Sampling(ignore_eos=True)).stop_tokens == ()
+
+
+def _jinja(folder: Path, text: str) -> Path:
+    path = folder / "own.jinja"
+    path.write_text(text)
+    return path

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -179,6 +180,21 @@ class Llama:
         """Answer a question, put as the model was taught to be asked; see `encode_question`."""
         return self._complete([self.encode_question(text)], sampling, 1, answering=True)[0]
 
+    def answering(self, sampling: Sampling | None) -> Sampling:
+        """How an answer is sampled: it ends, too, at the chat template's own end of turn.
+
+        Most templates end a turn with a token that the tokenizer names as such; some do not.
+        """
+        wanted = sampling or Sampling()
+        if self.chat_template is None or wanted.ignore_eos:
+            return wanted
+        own = self._ends - self.tokenizer.stop_ids
+        return replace(wanted, stop_tokens=(*wanted.stop_tokens, *sorted(own))) if own else wanted
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        return Renderer(self.tokenizer, self.chat_template).stop_ids
+
     @property
     def is_taught(self) -> bool:
         """Whether the model was tuned to answer questions that are put in its recipe's words."""
@@ -246,7 +262,7 @@ class Llama:
                 self.model,
                 self.tokenizer,
                 part,
-                sampling or Sampling(),
+                self.answering(sampling) if answering else sampling or Sampling(),
                 first_stream=start,
                 kernels=self.kernels,
                 answering=answering,
@@ -286,7 +302,7 @@ class Conversation:
             self.llama.model,
             self.llama.tokenizer,
             [ids],
-            sampling,
+            self.llama.answering(sampling),
             cache=cache,
             kernels=self.llama.kernels,
             answering=True,

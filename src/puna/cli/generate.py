@@ -133,7 +133,7 @@ class Job:
             self.llama.model,
             self.llama.tokenizer,
             [request.ids],
-            self.sampling,
+            self._sampling(request),
             kernels=self.llama.kernels,
             answering=request.answering,
         ):
@@ -151,7 +151,7 @@ class Job:
                     self.llama.model,
                     self.llama.tokenizer,
                     [request.ids for request in part],
-                    self.sampling,
+                    self._sampling(part[0]),
                     first_stream=first,
                     kernels=self.llama.kernels,
                     answering=part[0].answering,
@@ -162,6 +162,9 @@ class Job:
                 target.flush()
                 progress("generating", first + len(part), len(self.requests))
         return tokens
+
+    def _sampling(self, request: Request) -> Sampling:
+        return self.llama.answering(self.sampling) if request.answering else self.sampling
 
     def _batches(self) -> Iterator[tuple[int, list[Request]]]:
         """(number of the first, requests): of one kind each, and at most `batch` of them."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
 
 import yaml
 
@@ -45,6 +47,7 @@ from puna.report.words import (
 )
 
 SAMPLES = 20
+LISTED_FILES = 2  # of each split
 """How many samples stand side by side."""
 
 _LABELS = (
@@ -72,11 +75,29 @@ def asked(summary: Told) -> Section:
     return Section("What was asked", tuple(parts) or (absent("recipe"),), short="Asked")
 
 
+def _files(value: Any) -> str:
+    """Files by split: one or two by their paths; of more, their number and the folder."""
+    if not isinstance(value, Mapping):
+        return fact(value)
+    said = []
+    for name, paths in value.items():
+        known = [str(path) for path in paths] if isinstance(paths, list | tuple) else [fact(paths)]
+        folder = PurePath(known[0]).parent if known else PurePath()
+        while not all(PurePath(path).is_relative_to(folder) for path in known):
+            if folder == folder.parent:  # they have none in common
+                break
+            folder = folder.parent
+        many = f"{len(known):,} files in {folder}"
+        if known:
+            said.append(f"{name}: {', '.join(known) if len(known) <= LISTED_FILES else many}")
+    return "; ".join(said)
+
+
 def data(summary: Told) -> Section:
     """Files, splits, what was left out and why, and what is trained."""
     told, mask = mapping(summary, "data"), mapping(summary, "mask")
     facts = {
-        key.replace("_", " "): fact(value)
+        key.replace("_", " "): _files(value) if key == "files" else fact(value)
         for key, value in told.items()
         if key not in ("splits", "quarantine") and value not in (None, "", [], {})
     }
