@@ -35,6 +35,7 @@ help:  ## Say what can be made
 
 quickstart: $(VENV)/.stamp-quickstart $(VENV)/.stamp-$(LANGUAGE)  ## Tune and judge a small LLaMA; LANGUAGE=de-DE
 	@echo "==> teaching llama-base to translate interface strings into $(LANGUAGE)"
+	@mkdir -p $(dir $(RUN))
 	$(VENV)/bin/puna tune $(RECIPE) $(IN_LANGUAGE) --out $(RUN) $(ARGS)
 	@echo "==> trying it on a string of our own"
 	echo 'Save all files' | $(VENV)/bin/puna generate --model $(RUN) --quiet
