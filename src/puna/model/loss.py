@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from puna.model.products import linear, matmul
 
-CHUNK_BYTES = 2**25  # of logits in float32 that exist at a time: what a cache may hold
+CHUNK_BYTES = 3 * 2**24  # of logits in float32 that exist at a time, and as much of their softmax
 
 
 def chunk_rows(vocab_size: int) -> int:
@@ -43,11 +43,11 @@ class SummedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(targets), size):
             part, wanted = rows[start : start + size], targets[start : start + size, None]
             logits = linear(part, weight, bias).float()
-            normaliser = logits.logsumexp(1, keepdim=True)
-            total += (normaliser - logits.gather(1, wanted)).sum()
+            logprobs = logits.log_softmax(1)
+            total -= logprobs.gather(1, wanted).sum()
             if not any(wants[:3]):
                 continue
-            slope = logits.sub_(normaliser).exp_()  # softmax
+            slope = logprobs.exp_()
             slope.scatter_add_(1, wanted, slope.new_full(wanted.shape, -1.0))
             slope = slope.to(weight.dtype)
             if grad_rows is not None:
