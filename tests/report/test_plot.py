@@ -7,7 +7,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from puna.report import Dot, Interval, Intervals, LineChart, Scatter, Series
@@ -20,6 +20,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 @given(st.lists(NUMBERS, max_size=6), st.booleans(), st.booleans())
+@example([9.253520872580625e67, 5.1474418481824743e-241], True, False)
 def test_an_axis_holds_its_values_and_its_ticks(values, log, zero):
     low, high = span(values, log=log, zero=zero and not log)
     assert math.isfinite(low)

@@ -14,6 +14,7 @@ _UNITS = (
     ("joules", ((1.0, "J"), (3600.0, "Wh"), (3.6e6, "kWh"))),
 )
 _LARGEST = 1e300  # the width of an axis stays a finite float64
+_LEAST = 1e-100  # on a log axis: the quotient of the extremes must not overflow
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Scale:
         """Pixels; values beyond the axis are set on its edge."""
         value = min(max(value, self.low), self.high)
         if self.log:
-            share = math.log(value / self.low) / math.log(self.high / self.low)
+            # Differences of logarithms: the quotient of the extremes may overflow.
+            low = math.log(self.low)
+            share = (math.log(value) - low) / (math.log(self.high) - low)
         else:
             share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 2)
@@ -39,7 +42,7 @@ class Scale:
 def drawable(value: float | None, *, log: bool = False) -> float | None:
     """The value where an axis can show it: finite, not astronomic, positive on a log axis."""
     known = finite(value)
-    if known is None or abs(known) > _LARGEST or (log and known < 1e-300):
+    if known is None or abs(known) > _LARGEST or (log and known < _LEAST):
         return None
     return known
 
@@ -61,7 +64,7 @@ def span(
         return (0.1, 1.0) if log else (0.0, 1.0)
     low, high = min(known), max(known)
     if log:
-        return (low / 1.15, high * 1.15) if high / low < 1e-9 + 1 else (low, high)
+        return (low / 1.15, high * 1.15) if high <= low * (1 + 1e-9) else (low, high)
     if high - low <= 1e-9 * max(abs(low), abs(high)) or high - low < 1e-290:
         pad = 0.1 * max(abs(low), abs(high)) or 1.0
         return (low, high + pad) if zero and low == 0 else (low - pad, high + pad)
