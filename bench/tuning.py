@@ -54,6 +54,17 @@ def rows(work: Work, turns: int) -> Iterator[Row]:
             getattr(sides, name).append(told)
             print(f"turn {turn + 1}, {name}: {_summary(told)}", file=sys.stderr, flush=True)
     yield from _rows(sides, spec)
+    yield from _entry_rows(sides, spec)
+
+
+def _entry_rows(sides: Sides, spec: Spec) -> Iterator[Row]:
+    """What smaller entries of the trunk cache cost in validation loss, in one run each."""
+    exact = sides.ours_top[0]["losses"][-1]
+    for dtype in ("bfloat16", "int8"):
+        one = replace(_spec(spec, f"ours_{dtype}", 0), layers=LAYERS, trunk_dtype=dtype)
+        loss = _run(one, ours=True)["losses"][-1]
+        what = f"validation loss with {dtype} entries; the other is float32"
+        yield Row(what, loss, exact, "nats", "less", "", None, "one run", f"{loss - exact:+.4f}")
 
 
 def prepare(spec: Spec) -> None:

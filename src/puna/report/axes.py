@@ -42,7 +42,7 @@ class Scale:
 def drawable(value: float | None, *, log: bool = False) -> float | None:
     """The value where an axis can show it: finite, not astronomic, positive on a log axis."""
     known = finite(value)
-    if known is None or abs(known) > _LARGEST or (log and known < _LEAST):
+    if known is None or abs(known) > _LARGEST or (log and not _LEAST <= known <= 1 / _LEAST):
         return None
     return known
 
