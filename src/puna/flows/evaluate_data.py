@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from puna.artifact import digest_json
 from puna.errors import InputError
 from puna.evaluate import Case
-from puna.flows.tune_data import make_cases, read_items
+from puna.flows.tune_data import make_cases, paired_rows, read_items
 from puna.flows.tune_recipe import TuneRecipe
 from puna.records import (
     Columns,
@@ -24,7 +23,6 @@ from puna.records import (
     Wording,
     choose_shape,
     find_files,
-    read_parallel,
     read_rows,
     sample_rows,
     shape_rows,
@@ -173,15 +171,7 @@ def in_common(first: Sequence[Case], second: Sequence[Case]) -> tuple[list[Case]
 def _rows(options: DataOptions, files: Sequence[Path], quarantine: Quarantine) -> Iterator[Row]:
     if options.targets is None:
         return read_rows(files, quarantine=quarantine, format=options.format)
-    others = find_files(options.targets)
-    if len(files) != len(others):
-        raise InputError(
-            f"--data is {len(files)} files and --targets {len(others)}: they go in pairs",
-            where=options.targets,
-            fix="name as many of one as of the other",
-        )
-    pairs = zip(files, others, strict=True)
-    return chain.from_iterable(read_parallel(a, b, quarantine=quarantine) for a, b in pairs)
+    return paired_rows(files, options.targets, quarantine, names=("--data", "--targets"))
 
 
 def _why(quarantine: Quarantine) -> str:

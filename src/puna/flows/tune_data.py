@@ -210,17 +210,32 @@ def _rows(
     targets: str | None = getattr(config, f"{name}_targets")
     if targets is None:
         return read_rows(files, quarantine=quarantine, format=config.format, header=config.header)
+    return paired_rows(files, targets, quarantine, names=(name, f"{name}_targets"))
+
+
+def paired_rows(
+    files: Sequence[Path], targets: str, quarantine: Quarantine, *, names: tuple[str, str]
+) -> Iterator[Row]:
+    """The rows of line-aligned files, each with the file of its translations.
+
+    Args:
+        files: The sources.
+        targets: Where the files of translations are, as many.
+        quarantine: Takes pairs that cannot be used.
+        names: What the user calls the two, for errors.
+
+    Raises:
+        InputError: There are more of one than of the other.
+    """
     others = find_files(targets)
     if len(files) != len(others):
         raise InputError(
-            f"{name} is {len(files)} files and {name}_targets {len(others)}: they go in pairs",
+            f"{names[0]} is {len(files)} files and {names[1]} {len(others)}: they go in pairs",
             where=targets,
             fix="name as many of one as of the other",
         )
-    return chain.from_iterable(
-        read_parallel(source, target, quarantine=quarantine)
-        for source, target in zip(files, others, strict=True)
-    )
+    pairs = zip(files, others, strict=True)
+    return chain.from_iterable(read_parallel(a, b, quarantine=quarantine) for a, b in pairs)
 
 
 def _first(items: Sequence[Item], limit: int | None) -> list[Item]:
