@@ -6,12 +6,9 @@ by each rank alone on a whole copy of the model.
 
 from __future__ import annotations
 
-import json
 import os
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +21,8 @@ from puna.model import AttentionSpec, ContiguousCache, LlamaModel
 from puna.model.llama import IGNORED
 from puna.scale.shard import shard
 from puna.scale.world import World
+from scale.pool import RANKS, run_checks
 
-RANKS = 2
 TOKENS = 7
 UNTIED, TIED = TINY, replace(TINY, tie_word_embeddings=True)
 CONFIGS = {"untied": UNTIED, "tied": TIED}
@@ -246,24 +243,6 @@ CHECKS: dict[str, Callable[[World], None]] = {
 
 
 def start(rank: int, port: int, folder: str) -> None:
-    """The entry of a spawned rank: a launcher's environment, then every check."""
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(RANKS),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    torch.set_num_threads(1)
+    """The entry of a spawned rank."""
     torch.manual_seed(rank)
-    outcomes: dict[str, str | None] = {}
-    with World.launched() as world:
-        for name, check in CHECKS.items():
-            try:
-                check(world)
-                outcomes[name] = None
-            except Exception:  # reported by the test of this name
-                outcomes[name] = traceback.format_exc()
-            (Path(folder) / f"{rank}.json").write_text(json.dumps(outcomes), encoding="utf-8")
-            world.barrier()  # a rank that failed must not leave the other in the next check
+    run_checks(rank, port, folder, CHECKS)

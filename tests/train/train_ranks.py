@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +18,9 @@ from puna.scale.shard import shard
 from puna.scale.world import World
 from puna.train import Job, MetricsLog, OptimConfig, TrainConfig, evaluate_loss, fit
 from puna.train.ranks import gather
+from scale.pool import RANKS, run_checks
 from train.stub import SINGLE, Heard, Loader, batch, job, values
 
-RANKS = 2
 EXACT = OptimConfig(max_grad_norm=None)
 
 
@@ -180,25 +177,14 @@ CHECKS: dict[str, Callable[[World, Path], None]] = {
 
 
 def start(rank: int, port: int, folder: str) -> None:
-    """The entry of a spawned rank: a launcher's environment, then every check."""
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(RANKS),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    torch.set_num_threads(1)
-    outcomes: dict[str, str | None] = {}
-    with World.launched() as world:
-        for name, check in CHECKS.items():
+    """The entry of a spawned rank; each check has a folder of its own."""
+
+    def placed(name: str) -> Callable[[World], None]:
+        def check(world: World) -> None:
             place = Path(folder) / name
             place.mkdir(exist_ok=True)
-            try:
-                check(world, place)
-                outcomes[name] = None
-            except Exception:  # reported by the test of this name
-                outcomes[name] = traceback.format_exc()
-            (Path(folder) / f"{rank}.json").write_text(json.dumps(outcomes), encoding="utf-8")
-            world.barrier()  # a rank that failed must not leave the other in the next check
+            CHECKS[name](world, place)
+
+        return check
+
+    run_checks(rank, port, folder, {name: placed(name) for name in CHECKS})
