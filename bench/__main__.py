@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--turns", type=int, default=5, help="turns of each side")
     parser.add_argument("--record", action="store_true", help="append to bench/RESULTS.md")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="go on with what is there")
     options = parser.parse_args()
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
@@ -37,7 +38,9 @@ def main() -> None:
     torch.set_num_threads(2)
     lines = [_title(options.parts, options.turns), "", HEAD]
     print("\n".join(lines), flush=True)
-    with prepared() as work:
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
+    with prepared(options.keep) as work:
         for part in options.parts or PARTS:
             for row in PARTS[part](work, options.turns):
                 lines.append(_line(row))

@@ -25,15 +25,16 @@ class Work:
     quantized: Path  # llama-base as its package carries it
     folder: Path  # the same weights as float32 safetensors
     single: Path  # the same weights as a float32 GGUF
+    kept: Path | None = None  # where long benches keep what they have measured
 
 
 @contextmanager
-def prepared() -> Iterator[Work]:
+def prepared(kept: Path | None = None) -> Iterator[Work]:
     """Convert llama-base into a temporary folder, and remove it at the end."""
     place = Path(tempfile.mkdtemp(prefix="puna-bench-"))
     try:
         source = locate("llama-base").path
-        work = Work(source, place / "hf", place / "f32.gguf")
+        work = Work(source, place / "hf", place / "f32.gguf", kept)
         convert(source, work.folder, ConvertOptions(to="hf"), progress=_ignore)
         convert(work.folder, work.single, ConvertOptions(to="gguf"), progress=_ignore)
         yield work
