@@ -67,6 +67,14 @@ def test_a_model_does_not_differ_from_itself() -> None:
     assert (found.difference, found.low, found.high, found.p_value) == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize("nats", [1.0, 1e6])
+def test_infinite_figures_prove_nothing(nats: float) -> None:
+    score = measure("perplexity").score
+    before, after = rows_of(np.full(50, 1e6)), rows_of(np.full(50, nats))
+    assert bootstrap(before, score).value == np.inf
+    assert paired(before, after, score).p_value == 1
+
+
 @pytest.mark.parametrize("shares", [(0.4, 0.36), (0.5, 0.3), (0.3, 0.3)])
 def test_paired_comparison_agrees_with_sacrebleu(shares: tuple[float, float]) -> None:
     """Scores to the digit; p-values with its randomization test, up to the noise of both."""

@@ -191,9 +191,17 @@ def test_what_does_not_compare_is_refused(llama: Llama, cases: list[Case]) -> No
         compare(few, judged(longer, "perplexity"))
     with pytest.raises(InputError, match=r"run\.json: is not a judgement: KeyError"):
         Judgement.from_dict({}, "run.json")
-    with pytest.raises(InputError, match=r"has 3 cases and rows for \{2\}"):
-        data = {**few.to_dict(), "rows": {"perplexity": [[1, 1]] * 2}, "outputs": [None] * 2}
-        Judgement.from_dict(data)
+    whole = few.to_dict()
+    for name, value in (
+        ("rows", {"perplexity": [[1, 1]] * 2}),
+        ("outputs", [None] * 2),
+        ("references", ["a"] * 2),
+        ("questions", ["q"] * 2),
+    ):
+        with pytest.raises(InputError, match=r"has 3 cases and rows for \{2, 3\}"):
+            Judgement.from_dict({**whole, name: value})
+    with pytest.raises(InputError, match="has the metrics perplexity and rows for chrf"):
+        Judgement.from_dict({**whole, "rows": {"chrf": whole["rows"]["perplexity"]}})
 
 
 def test_a_limit_takes_the_same_cases_wherever_they_stand(cases: list[Case]) -> None:

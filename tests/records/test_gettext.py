@@ -165,6 +165,14 @@ def test_files_that_are_no_catalogue(tmp_path: Path) -> None:
     assert values(rows) == ROWS
 
 
+def test_a_text_that_speaks_of_a_charset_does_not_change_it(tmp_path: Path) -> None:
+    text = 'msgid ""\n"charset={} "\n"is old"\nmsgstr "é"\n\nmsgid "b"\nmsgstr "è"\n'
+    for charset in ("latin-1", "klingon"):
+        rows, quarantine = read(tmp_path, "x.po", HEADER + text.format(charset))
+        assert [row["target"] for row in values(rows)] == ["é", "è"]
+        assert quarantine.total == 0
+
+
 LINE = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=15)
 
 

@@ -40,6 +40,13 @@ def test_a_folder_gives_its_data_and_not_what_tells_about_them(tree: Path) -> No
     assert names(find_files(str(tree), formats=["csv"]), tree) == ["a.csv.gz"]
 
 
+def test_data_that_are_called_like_what_tells_about_them(tmp_path: Path) -> None:
+    for name in ("license-plates.csv", "manifest.jsonl", "README.zh.txt", "requirements.txt.gz"):
+        (tmp_path / name).touch()
+    found = names(find_files(str(tmp_path)), tmp_path)
+    assert found == ["license-plates.csv", "manifest.jsonl"]
+
+
 def test_globs_are_sorted_and_paths_taken_as_they_are(tree: Path) -> None:
     assert names(find_files(f"{tree}/**/*.json*"), tree) == [
         "b.jsonl",
@@ -133,6 +140,8 @@ def test_a_package_is_found_and_never_imported(
     assert found == find_files("package:speaking_pack/locale", formats=["mo"])
     with pytest.raises(InputError, match=r"1 \.json, 2 \.mo\n.*package:speaking_pack/\*\*/\*\.mo"):
         find_files("package:speaking_pack")
+    with pytest.raises(InputError, match="is no glob"):
+        find_files("package:speaking_pack//*.mo")
     assert "speaking_pack" not in sys.modules
 
 

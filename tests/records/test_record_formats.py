@@ -51,8 +51,9 @@ def test_every_format(
 
 def test_one_object_per_file_and_text(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "a"}]
-    rows, _ = read(tmp_path, "x.json", json.dumps({"messages": turns}))
-    assert values(rows) == [{"messages": turns}]
+    for name in ("messages", "conversations", "conversation"):
+        rows, _ = read(tmp_path, "x.json", json.dumps({name: turns}))
+        assert values(rows) == [{name: turns}]
     rows, _ = read(tmp_path, "x.txt", "one\n \ntwo\u2028still two\n")
     assert values(rows) == [{"text": "one"}, {"text": "two\u2028still two"}]
     assert places(rows) == ["1", "3"]
@@ -89,6 +90,25 @@ def test_bad_lines_are_set_aside_with_their_number(tmp_path: Path) -> None:
     assert quarantine.samples[1] == (f"{path}:3", "is not JSON: Expecting value at column 7")
     assert quarantine.to_dict()["total"] == 10
     assert quarantine.lines()[0] == "3 x is not JSON"
+
+
+def test_the_first_case_of_every_reason_is_kept(tmp_path: Path) -> None:
+    rows, quarantine = read(tmp_path, "x.jsonl", b"{\n" * 30 + b'{"a": "\xff"}\n' * 2)
+    assert (rows, quarantine.total, len(quarantine.samples)) == ([], 32, 21)
+    where, why = quarantine.samples[-1]
+    assert where.endswith("x.jsonl:31") and why.startswith("holds bytes that are not UTF-8")
+
+
+def test_a_row_of_very_many_columns_takes_no_longer_for_a_fault(tmp_path: Path) -> None:
+    names = [*(f"k{number}" for number in range(200_000)), "k199999"]
+    row = ",".join(f'"{name}":1' for name in names)
+    _, quarantine = read(tmp_path, "x.jsonl", f"{{{row}}}")
+    assert quarantine.samples == [(f"{tmp_path / 'x.jsonl'}:1", "has a key twice: 'k199999'")]
+
+
+def test_a_suffix_may_be_in_capitals(tmp_path: Path) -> None:
+    rows, quarantine = read(tmp_path, "X.JSONL.GZ", gzip.compress(b'{"a": "b"}\n'))
+    assert (values(rows), quarantine.total) == ([{"a": "b"}], 0)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,11 @@ def test_no_rows() -> None:
             {"messages": [CHAT[0], {"role": "assistant", "content": None, "tool_calls": []}]},
             "has a turn whose content is not text",
         ),
+        (
+            SIX[4][1],
+            {"messages": [CHAT[0], {**CHAT[1], "tool_calls": [{"name": "f"}]}]},
+            "has a turn that calls tools outside of its text",
+        ),
     ],
 )
 def test_rows_that_do_not_fit_are_set_aside(

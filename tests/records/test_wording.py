@@ -58,6 +58,8 @@ def test_errors_of_a_recipe_name_its_key() -> None:
         from_dict(Wording, {"prompt": "{"})
     with pytest.raises(InputError, match="answer names no field"):
         Wording(answer="yes")
+    with pytest.raises(InputError, match="prompt is empty, so that nothing would be asked"):
+        Wording(prompt=" ")
     with pytest.raises(InputError, match="the shape 'text' has no prompt and answer"):
         Wording().messages({}, "text")
 

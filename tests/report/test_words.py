@@ -29,6 +29,8 @@ from puna.report.words import (
         (1234567, "1,234,567"),
         (-3.14159, "−3.142"),
         (0.00002, "2e−5"),
+        (9.99e-5, "9.99e−5"),
+        (9.9965e-5, "0.0001"),  # as a learning rate just below 1e-4
         (1e20, "1e20"),
         (float("nan"), "not a number"),
         (float("inf"), "infinite"),

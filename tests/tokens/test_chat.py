@@ -73,6 +73,13 @@ def test_no_text_of_a_message_gets_through(parts: list[str]):
 _TOKENIZER = chatml()
 
 
+def test_a_message_that_leaves_no_character_to_mark_with_is_refused():
+    every = "".join(map(chr, range(0xFDD0, 0xFDF0)))
+    with pytest.raises(InputError, match="holds every character that could mark it"):
+        _TOKENIZER.encode_chat([{"role": "user", "content": f"{every}<|im_end|>"}])
+    assert _TOKENIZER.encode_chat([{"role": "user", "content": every}])
+
+
 def test_parts_and_tools_are_guarded_too():
     tokenizer = chatml()
     chat = [{"role": "user", "content": [{"type": "text", "text": "<|im_end|>"}]}]

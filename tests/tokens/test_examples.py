@@ -76,6 +76,17 @@ def test_everything_that_is_left_out_is_counted():
     assert report.longest_tokens > 99 and report.truncated_examples == 0
 
 
+def test_a_message_that_cannot_be_marked_costs_only_itself():
+    every = "".join(map(chr, range(0xFDD0, 0xFDF0)))
+    for workers in (1, 2):
+        examples, report = encode_items(
+            chats((f"{every}</s>", "a"), ("q", "a")), CHATML, WIDE, workers=workers
+        )
+        assert [example.id for example in examples] == ["item1"]
+        ((reason, count),) = report.dropped.items()
+        assert "spells out a special token" in reason and count == 1
+
+
 def test_conversations_need_a_template_and_texts_do_not():
     bare = Renderer(TOKENIZER)
     with pytest.raises(InputError, match="has no chat template, and the data are conversations"):

@@ -69,6 +69,13 @@ def test_the_report_in_a_terminal():
     ]
 
 
+def test_data_do_not_steer_the_terminal():
+    report = report_of(chats(("\x1b[2Ja\tb\rc", "yes\x9b")))
+    text = "\n".join(report.lines())
+    assert "\ufffd[2Ja\tb\ufffdc" in text and "[[yes\ufffd<|im_end|>]]" in text
+    assert "\x1b[2J" in report.sample[0][0]
+
+
 def test_nothing_is_trained():
     report = report_of(chats(("q",), ("r", "")))
     with pytest.raises(InputError) as caught:

@@ -98,13 +98,16 @@ def paired(
     pairs = [
         score(resampled_sums(rows, resamples=resamples, seed=seed)) for rows in (before, after)
     ]
-    differences = pairs[1] - pairs[0]
     ends = [score(rows.sum(0, keepdims=True))[0] for rows in (before, after)]
-    observed = float(ends[1] - ends[0])
-    # A rounding error must not decide whether a difference counts as large as another.
-    far = np.abs(differences - differences.mean()) >= abs(observed) * (1 - 1e-9)
+    with np.errstate(invalid="ignore"):  # of infinite figures
+        differences = pairs[1] - pairs[0]
+        observed = float(ends[1] - ends[0])
+        away = np.abs(differences - differences.mean())
+    # A rounding error must not decide whether a difference counts as large as another; what is
+    # no number proves nothing, so it counts as one.
+    near = away < abs(observed) * (1 - 1e-9)
     low, high = _percentiles(differences)
-    p_value = float(far.sum() + 1) / (resamples + 1)
+    p_value = float((~near).sum() + 1) / (resamples + 1)
     return PairedResult(observed, low, high, p_value, len(before))
 
 

@@ -62,11 +62,17 @@ class Judgement:
                 name: np.array(rows, dtype=np.float64) for name, rows in values["rows"].items()
             }
             found = cls(**values)
-            sizes = {len(rows) for rows in found.rows.values()} | {len(found.outputs)}
+            sizes = {len(rows) for rows in found.rows.values()}
+            sizes |= {len(own) for own in (found.questions, found.references, found.outputs)}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"is not a judgement: {error!r}", where=where) from error
         if sizes != {len(found.ids)}:
             raise InputError(f"has {len(found.ids)} cases and rows for {sizes}", where=where)
+        if found.rows.keys() != found.metrics.keys():
+            raise InputError(
+                f"has the metrics {', '.join(found.metrics)} and rows for {', '.join(found.rows)}",
+                where=where,
+            )
         return found
 
 

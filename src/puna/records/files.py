@@ -16,7 +16,7 @@ from puna.records.rows import SUFFIXES, Format, format_of
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _MAGIC = re.compile(r"[*?\[]")
 _ABOUT = re.compile(  # what lies beside data and tells about them
-    r"(readme|licen[cs]e|notice|copying|citation|changelog|requirements)\b"
+    r"(readme|licen[cs]e|notice|copying|citation|changelog|requirements)\b.*\.txt(\.gz)?"
     r"|(dataset_infos?|dataset_dict|state|manifest|metadata)\.json",
     re.IGNORECASE,
 )
@@ -30,7 +30,7 @@ def find_files(where: str | Sequence[str], formats: Iterable[Format] | None = No
     * a path to a file, which is taken whatever it is called;
     * a glob such as `data/**/*.jsonl`; what it matches is taken, sorted;
     * a folder: its files of known formats at any depth, sorted, without hidden ones and those that
-      tell about the data (README, LICENSE, dataset_infos.json ...);
+      tell about the data (README.txt, LICENSE.txt, dataset_infos.json ...);
     * `package:NAME` or `package:NAME/GLOB`: files in an installed Python package, never imported;
     * `hub:OWNER/NAME` or `hub:OWNER/NAME/GLOB`: a data set of the Hugging Face hub; without `hub:`
       too, where no such path exists.
@@ -77,7 +77,7 @@ def _in_folder(folder: Path, formats: tuple[Format, ...] | None, name: str) -> l
         inner = path.relative_to(folder).parts
         hidden = any(part.startswith(".") for part in inner)
         kind = format_of(path)
-        if hidden or _ABOUT.match(path.name) or kind is None or not path.is_file():
+        if hidden or _ABOUT.fullmatch(path.name) or kind is None or not path.is_file():
             continue
         if formats is None or kind in formats:
             found.append(path)
@@ -159,7 +159,7 @@ def _matching(folder: Path, pattern: str, name: str) -> list[Path]:
     hidden = "." in (part[0] for part in Path(pattern).parts if part)
     try:
         matches = sorted(folder.glob(pattern))
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:  # the latter of an absolute one
         raise InputError(f"is no glob: {error}", where=name) from error
     found = []
     for path in matches:

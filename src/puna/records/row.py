@@ -25,7 +25,10 @@ class Row:
 
 
 class Quarantine:
-    """What was left out of a data set: every reason counted, the first twenty cases kept."""
+    """What was left out of a data set: every reason counted.
+
+    Kept are the first twenty cases, and the first of each reason.
+    """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -40,7 +43,7 @@ class Quarantine:
             detail: What is particular to this case; kept in the sample only.
         """
         self.counts[reason] += 1
-        if len(self.samples) < _SAMPLES:
+        if len(self.samples) < _SAMPLES or self.counts[reason] == 1:
             self.samples.append((locator, f"{reason}: {detail}" if detail else reason))
 
     @property

@@ -45,10 +45,11 @@ def split(
     """Part items into train, validation and test.
 
     Items of one root, and items that ask the same, are one group, and a group is never parted. A
-    group's place is a hash of its name and the seed, so it depends on no other row: shares are
-    stable under reordering and additions. A number takes the groups nearest to its end of the
-    line until it is reached, so there added rows may take the place of others. Exact duplicates
-    (same question, same turns) are left out and counted; the first one stays.
+    group's place is a hash of its name and the seed, so it depends on no row of another group:
+    shares are stable under reordering and under additions that join no groups. A number takes
+    the groups nearest to its end of the line until it is reached, so there added rows may take the
+    place of others. Exact duplicates (same question, same turns) are left out and counted; the
+    first one stays.
 
     Args:
         items: The items.

@@ -83,6 +83,9 @@ def _turn(turn: Any, number: int) -> Message:
         known = ", ".join(dict.fromkeys(_ROLES))
         detail = f"turn {number}: {ascii(said)[:40]}; known are {known}"
         raise MisfitError("has a turn of an unknown role", detail)
+    for name in ("tool_calls", "function_call"):
+        if turn.get(name):
+            raise MisfitError("has a turn that calls tools outside of its text", f"turn {number}")
     return {"role": role, "content": _content(turn.get(names[1]), number)}
 
 

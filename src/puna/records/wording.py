@@ -36,6 +36,11 @@ class Wording:
             text = getattr(self, name)
             if text is not None:
                 _pieces(text, name)
+        if self.prompt is not None and not self.prompt.strip():
+            raise InputError(
+                "prompt is empty, so that nothing would be asked",
+                fix="name a field in braces, such as {source}, or leave the prompt out",
+            )
         if self.answer is not None and not self.fields(self.answer):
             raise InputError(
                 "answer names no field, so that every answer would be the same",

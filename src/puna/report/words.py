@@ -50,10 +50,9 @@ def _plain(value: float, decimals: int | None) -> str:
     if value and (value >= 1e15 or value < 10.0 ** -(decimals or 4)):
         if decimals is not None and value < 1:
             return f"{value:.{decimals}f}"
-        mantissa, exponent = (
-            f"{value:.3g}".split("e") if value >= 1e15 or value < 1e-4 else ("", "")
-        )
-        return f"{mantissa}e{int(exponent)}".replace("-", _MINUS) if exponent else f"{value:.3g}"
+        # Rounding decides on powers of ten: 0.0000999 has one, 0.00009999 is written 0.0001.
+        mantissa, _, exponent = f"{value:.3g}".partition("e")
+        return f"{mantissa}e{int(exponent)}".replace("-", _MINUS) if exponent else mantissa
     if decimals is None:
         digits = 0 if value == 0 else 3 - math.floor(math.log10(value))
         text = f"{value:,.{min(max(digits, 0), 6)}f}"

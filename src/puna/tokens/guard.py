@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from puna.errors import InputError
+
 _MARKS = range(0xFDD0, 0xFDF0)  # noncharacters, which Unicode keeps for such internal uses
 
 
@@ -34,10 +36,19 @@ def strings_in(value: Any) -> Iterator[str]:
 
 
 def free_marks(texts: Iterable[str]) -> tuple[str, str]:
-    """Two characters that occur in none of the texts: one to open, one to close."""
+    """Two characters that occur in none of the texts: one to open, one to close.
+
+    Raises:
+        InputError: The texts hold all of those that there are.
+    """
     used = set().union(*texts)
-    free = (chr(code) for code in _MARKS if chr(code) not in used)
-    return next(free), next(free)
+    free = [chr(code) for code in _MARKS if chr(code) not in used]
+    if len(free) < 2:
+        raise InputError(
+            "a message spells out a special token and holds every character that could mark it",
+            fix="take the noncharacters U+FDD0 to U+FDEF out of the message",
+        )
+    return free[0], free[1]
 
 
 def marked(value: Any, pattern: re.Pattern[str], marks: tuple[str, str]) -> Any:

@@ -7,6 +7,7 @@ learnt, a bound that cuts half of the data.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from puna.tokens.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from puna.tokens.examples import ExampleConfig, TokenExample
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # data must not steer a terminal
 _BINS = 12
 _BAR_CHARS = 32
 _SAMPLE_TOKENS = 400
@@ -100,6 +102,7 @@ class MaskReport:
             lines.append(f"  {span:<14} {count:>9,} {bar}".rstrip())
         if self.sample:
             text = "".join(f"[[{piece}]]" if on else piece for piece, on in self.sample)
+            text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
             lines += ["sample    [[what is trained]]", *(f"  {line}" for line in text.split("\n"))]
         return lines
 

@@ -23,6 +23,11 @@ _OTHER_MARKS = {
 }
 
 
+def is_zipped(path: Path) -> bool:
+    """Whether a file's name says that it is gzipped."""
+    return path.suffix.lower() == ".gz"
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading; one whose name ends in .gz is decompressed.
@@ -32,7 +37,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """
     again = "fetch or compress the file again"
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path) if is_zipped(path) else path.open("rb") as file:
             yield cast(BinaryIO, file)
     except FileNotFoundError as error:
         raise InputError("does not exist", where=path, fix="check the spelling") from error

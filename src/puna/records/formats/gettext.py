@@ -159,7 +159,7 @@ def _entries(path: Path, quarantine: Quarantine) -> Iterator[_Entry]:
     charset = "utf-8"
     entry = _Entry()
     for number, raw in byte_lines(path, quarantine):
-        if _CHARSET.search(raw) and "msgid" in entry.texts and not entry.texts["msgid"]:
+        if _CHARSET.search(raw) and _in_header(raw, entry):
             charset = _charset(raw, path)
         try:
             line = raw.decode(charset).strip()
@@ -180,6 +180,15 @@ def _entries(path: Path, quarantine: Quarantine) -> Iterator[_Entry]:
             _take(line, number, entry)
     if entry.line:
         yield entry
+
+
+def _in_header(raw: bytes, entry: _Entry) -> bool:
+    """Whether a line is of the header: the translation of nothing, without a context.
+
+    Of a text in several lines the first is empty, too, and the others may speak of a charset.
+    """
+    translating = entry.last == "msgstr" or raw.lstrip().startswith(b"msgstr")
+    return translating and entry.texts.get("msgid") == "" and "msgctxt" not in entry.texts
 
 
 def _begins(line: str, entry: _Entry) -> bool:

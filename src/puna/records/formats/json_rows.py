@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from puna.records.row import Quarantine, Row, kind_of
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _MAX_DIGITS = 4300  # Python's own bound on turning decimal digits into an integer
-_CONVERSATIONS = ("messages", "conversations")
+_CONVERSATIONS = ("messages", "conversations", "conversation")
 
 
 class _Decoder:
@@ -33,8 +34,8 @@ class _Decoder:
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
         if len(value) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            names = Counter(name for name, _ in pairs)
+            twice = next(name for name, count in names.items() if count > 1)
             self._faults.append(("has a key twice", ascii(twice)[:60]))
         return value
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from puna.errors import InputError, require
-from puna.records.formats.content import whole
+from puna.records.formats.content import is_zipped, whole
 from puna.records.row import Quarantine, Row
 
 _BATCH_ROWS = 1024
@@ -24,7 +24,7 @@ def read_parquet(path: Path, quarantine: Quarantine) -> Iterator[Row]:
     parquet: Any = require("pyarrow.parquet", extra="corpus", purpose="reading parquet")
     number = 0
     try:
-        source = arrow.BufferReader(whole(path)) if path.suffix == ".gz" else str(path)
+        source = arrow.BufferReader(whole(path)) if is_zipped(path) else str(path)
         with parquet.ParquetFile(source) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 yield from _rows(batch, number, path, quarantine)
