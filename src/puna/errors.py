@@ -22,6 +22,10 @@ class InputError(ValueError):
         super().__init__(f"{message}\n  fix: {fix}" if fix else message)
 
 
+class AlreadyToldError(InputError):
+    """Another process of the run has said what was wrong; this one ends without a word."""
+
+
 class MissingPackageError(InputError):
     """An optional package is not installed; the message names the extra that brings it."""
 

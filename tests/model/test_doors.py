@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -192,6 +193,20 @@ def test_head_loss_keeps_no_chunk_for_the_backward_pass() -> None:
         model.head_loss(hidden, token_ids(1, 64, vocab=config.vocab_size))
     assert saved
     assert max(saved) <= hidden.numel()
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_head_loss_forms_no_gradient_that_nobody_wants(guard: Any) -> None:
+    """An autograd function is told that a weight learns, whether gradients are on or off."""
+    model, hidden = tiny_model(), torch.randn(2, 9, TINY.hidden_size)
+    assert model.lm_head.weight.requires_grad
+    targets = token_ids(2, 9, seed=3)
+    expected = model.head_loss(hidden, targets).detach()
+    unwanted = AssertionError("a gradient was formed")
+    with patch.object(loss_module, "matmul", side_effect=unwanted), guard():
+        loss = model.head_loss(hidden, targets)
+    assert torch.equal(loss, expected)
+    assert not loss.requires_grad
 
 
 @pytest.mark.parametrize("name", ["some", "none"])

@@ -113,7 +113,7 @@ def test_the_fast_path_without_gradients(guard: Any) -> None:
 @FAST
 @pytest.mark.parametrize("widths", [(16, 24), (33, 7), (64, 1), (576, 192)])
 @pytest.mark.parametrize("name", LAYOUTS)
-@pytest.mark.parametrize("learns", [("x",), ("weight", "bias"), ("x", "weight", "bias")])
+@pytest.mark.parametrize("learns", [("x",), ("bias",), ("weight", "bias"), ("x", "weight", "bias")])
 def test_the_fast_path_has_the_gradients_of_the_plain_one(
     widths: tuple[int, int], name: str, learns: tuple[str, ...]
 ) -> None:
@@ -133,6 +133,20 @@ def test_the_fast_path_has_the_gradients_of_the_plain_one(
         assert (fast is None) == (plain is None)
         if fast is not None:
             assert_close(fast, plain, "gradient")
+
+
+@FAST
+def test_the_gradients_of_a_single_vector() -> None:
+    layer, x = layer_and_input(shape=())
+    gradients = []
+    for has_kernel in (True, False):
+        leaf = x.clone().requires_grad_()
+        layer.zero_grad()
+        with patch.object(torch._C, "_has_mkldnn", has_kernel):
+            layer(leaf).square().sum().backward()
+        gradients.append([leaf.grad, layer.weight.grad, layer.bias.grad])
+    for fast, plain in zip(*gradients, strict=True):
+        assert_close(fast, plain, "gradient")
 
 
 @FAST

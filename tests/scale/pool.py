@@ -21,15 +21,16 @@ LIMIT_SECONDS = 240
 Outcomes = list[dict[str, str | None]]
 
 
-def run_ranks(start: Callable[[int, int, str], None], folder: Path) -> Outcomes:
+def run_ranks(start: Callable[[int, int, str], None], folder: Path, ranks: int = RANKS) -> Outcomes:
     """What each rank wrote: check -> traceback, or None where it passed.
 
     Args:
         start: The entry of a rank: (rank, port, folder), which calls `run_checks`.
         folder: An empty folder for what they write.
+        ranks: How many there are.
     """
     world = torch.multiprocessing.spawn(
-        start, (free_port(), str(folder)), nprocs=RANKS, join=False, daemon=True
+        start, (free_port(), str(folder)), nprocs=ranks, join=False, daemon=True
     )
     deadline = time.monotonic() + LIMIT_SECONDS
     try:
@@ -42,17 +43,21 @@ def run_ranks(start: Callable[[int, int, str], None], folder: Path) -> Outcomes:
         for process in world.processes:
             if process.is_alive():
                 process.kill()
-    return [_read(folder / f"{rank}.json") for rank in range(RANKS)]
+    return [_read(folder / f"{rank}.json") for rank in range(ranks)]
 
 
 def run_checks(
-    rank: int, port: int, folder: str, checks: Mapping[str, Callable[[World], None]]
+    rank: int,
+    port: int,
+    folder: str,
+    checks: Mapping[str, Callable[[World], None]],
+    ranks: int = RANKS,
 ) -> None:
     """On a rank: a launcher's environment, then every check."""
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(RANKS),
+        "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "CUDA_VISIBLE_DEVICES": "",

@@ -1,6 +1,6 @@
 """What each rank of the spawned world checks; its outcomes go to a file, one line per check.
 
-Every rank has its own batch. The expected gradient is the mean over the ranks' batches, computed
+Every rank has its own batch. The expected gradient is the sum over the ranks' batches, computed
 by each rank alone on a whole copy of the model.
 """
 
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,9 +18,23 @@ from torch.distributed.tensor import DTensor
 
 from model.reference import TINY, tiny_model, token_ids
 from model.tolerances import assert_close
+from puna.errors import InputError
 from puna.model import AttentionSpec, ContiguousCache, LlamaModel
 from puna.model.llama import IGNORED
+from puna.scale.pieces import (
+    Piece,
+    copies,
+    is_spread,
+    let_go,
+    local,
+    piece,
+    refuse_spread,
+    sync_gradients,
+)
+from puna.scale.pieces import whole as gathered
 from puna.scale.shard import shard
+from puna.scale.spread import SpreadConfig
+from puna.scale.spread import spread as spread_model
 from puna.scale.world import World
 from scale.pool import RANKS, run_checks
 
@@ -134,12 +149,12 @@ def by_doors(model: LlamaModel, ids: Tensor, targets: Tensor) -> Tensor:
     return model.head_loss(model.run(hidden, 1), targets)
 
 
-def expect_mean_gradients(world: World, name: str, loss: Loss, targets: list[Tensor]) -> None:
-    """Run one backward pass on the spread model; compare with the mean over all ranks' batches."""
+def expect_summed_gradients(world: World, name: str, loss: Loss, targets: list[Tensor]) -> None:
+    """Run one backward pass on the spread model; compare with the sum over all ranks' batches."""
     spread, whole = pair(world, name)
     loss(spread, batches()[world.rank], targets[world.rank]).backward()
     for ids, wanted in zip(batches(), targets, strict=True):
-        (loss(whole, ids, wanted) / RANKS).backward()
+        loss(whole, ids, wanted).backward()
     expected = {key: p.grad for key, p in whole.named_parameters()}
     for key, parameter in spread.named_parameters():
         assert isinstance(parameter.grad, DTensor), f"{key} has no gradient"
@@ -151,14 +166,14 @@ def check_gradients_by_forward(world: World) -> None:
     """Tied and untied."""
     targets = [ids.roll(-1, 1) for ids in batches()]
     for name in CONFIGS:
-        expect_mean_gradients(world, name, by_forward, targets)
+        expect_summed_gradients(world, name, by_forward, targets)
 
 
 def check_gradients_by_doors(world: World) -> None:
     """A tied weight gets its gradient from two doors."""
     targets = [ids.roll(-1, 1) for ids in batches()]
     for name in CONFIGS:
-        expect_mean_gradients(world, name, by_doors, targets)
+        expect_summed_gradients(world, name, by_doors, targets)
 
 
 def check_gradients_of_uneven_ranks(world: World) -> None:
@@ -167,7 +182,7 @@ def check_gradients_of_uneven_ranks(world: World) -> None:
     targets[0] = torch.full_like(targets[0], IGNORED)
     targets[1][0, :5] = IGNORED
     for name in CONFIGS:
-        expect_mean_gradients(world, name, by_doors, targets)
+        expect_summed_gradients(world, name, by_doors, targets)
 
 
 def check_gradients_over_two_passes(world: World) -> None:
@@ -177,12 +192,107 @@ def check_gradients_over_two_passes(world: World) -> None:
         spread, whole = pair(world, name)
         for _ in range(2):
             by_doors(spread, batches()[world.rank], targets[world.rank]).backward()
-        for ids, wanted in zip(batches(), targets, strict=True):
-            by_doors(whole, ids, wanted).backward()  # 2 passes x 1 / 2 ranks
+        for _ in range(2):
+            for ids, wanted in zip(batches(), targets, strict=True):
+                by_doors(whole, ids, wanted).backward()
         expected = {key: p.grad for key, p in whole.named_parameters()}
         for key, parameter in spread.named_parameters():
             assert isinstance(parameter.grad, DTensor), f"{key} has no gradient"
             assert_close(parameter.grad.full_tensor(), expected[key], "reduction over ranks")
+
+
+def check_gradients_travel_once(world: World) -> None:
+    """Passes before the last one add up on each rank; the last one sums all of them."""
+    targets = [ids.roll(-1, 1) for ids in batches()]
+    spread, whole = pair(world, "tied")
+    sync_gradients(spread, False)
+    by_doors(spread, batches()[world.rank], targets[world.rank]).backward()
+    assert all(parameter.grad is None for parameter in spread.parameters()), "not yet"
+    sync_gradients(spread, True)
+    by_doors(spread, batches()[world.rank], targets[world.rank]).backward()
+    for _ in range(2):
+        for ids, wanted in zip(batches(), targets, strict=True):
+            by_doors(whole, ids, wanted).backward()
+    expected = {key: p.grad for key, p in whole.named_parameters()}
+    for key, parameter in spread.named_parameters():
+        assert isinstance(parameter.grad, DTensor), f"{key} has no gradient"
+        assert_close(parameter.grad.full_tensor(), expected[key], "reduction over ranks")
+
+
+def check_pieces(world: World) -> None:
+    """What lies on a rank is told truly, and changes the model when it is changed."""
+    spread, whole = pair(world, "tied")
+    wanted = dict(whole.named_parameters())
+    for key, parameter in spread.named_parameters():
+        here, place = local(parameter), piece(parameter)
+        assert not hasattr(here, "device_mesh") and not here.requires_grad
+        assert place.shape == tuple(wanted[key].shape)
+        assert place.local_shape == tuple(here.shape)
+        assert place.owned and not place.is_whole
+        assert copies(parameter) == 1
+        assert torch.equal(here, wanted[key][place.start : place.stop]), key
+        assert torch.equal(gathered(parameter), wanted[key])
+        with pytest.raises(InputError, match="muon needs whole matrices, and these are spread"):
+            refuse_spread([parameter], "muon")
+    ids = batches()[world.rank]
+    for key, parameter in spread.named_parameters():
+        local(parameter).mul_(1.5)
+        with torch.no_grad():
+            wanted[key].mul_(1.5)
+    assert_close(spread(ids), whole(ids), "logits")
+
+
+def check_rows_that_do_not_divide(world: World) -> None:
+    """Three rows on two ranks, and one row, of which the second rank has nothing."""
+    for rows, mine in ((3, [2, 1]), (1, [1, 0])):
+        layer = torch.nn.Linear(4, rows)
+        torch.nn.init.constant_(layer.weight, 2.0)
+        layer.bias = None
+        shard(layer, world, blocks=[], doors=[])
+        place = piece(layer.weight)
+        assert place == Piece((rows, 4), min(2, rows) * world.rank, mine[world.rank])
+        assert len(local(layer.weight)) == mine[world.rank]
+
+
+def check_weights_are_let_go(world: World) -> None:
+    """After a pass without a backward one the model still holds what it gathered."""
+    spread, whole = pair(world, "untied")
+    ids = batches()[world.rank]
+    parameters = dict(spread.named_parameters())
+    with torch.no_grad():
+        spread(ids)
+        for key, parameter in whole.named_parameters():
+            local(parameters[key]).mul_(0.5)
+            parameter.mul_(0.5)
+        let_go(spread)
+        assert_close(spread(ids), whole(ids), "logits")
+
+
+def check_groups_that_do_not_fit(world: World) -> None:
+    """Two ranks are no group of three; a group of all ranks is no group at all."""
+    with pytest.raises(InputError, match=r"2 ranks do not make up groups of 3\n  fix: choose 2"):
+        shard(tiny_model(TINY), world, blocks=[], doors=[], hybrid=3)
+    model = shard(tiny_model(TINY), world, blocks=[], doors=[], hybrid=2)
+    assert copies(next(model.parameters())) == 1
+
+
+def check_spreading_by_a_configuration(world: World) -> None:
+    """Copies leave the model as it is."""
+    whole = tiny_model(TINY)
+    own = {"blocks": whole.model.layers, "doors": LlamaModel.DOORS}
+    assert spread_model(whole, world, SpreadConfig("copies"), **own) is whole
+    assert not is_spread(whole.model.norm.weight)
+    spread_model(whole, world, SpreadConfig(), **own)
+    assert is_spread(whole.model.norm.weight)
+
+
+def check_a_lost_rank_is_named(world: World) -> None:
+    """What torch says of a broken connection becomes a sentence; other errors stay."""
+    for text in ("[gloo/transport/tcp/pair.cc:534] Connection closed by peer", "NCCL error"):
+        with pytest.raises(InputError, match="another rank stopped"), world.working():
+            raise RuntimeError(text)
+    with pytest.raises(RuntimeError, match="shapes cannot"), world.working():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
 def check_a_step_keeps_the_tie(world: World) -> None:
@@ -192,7 +302,7 @@ def check_a_step_keeps_the_tie(world: World) -> None:
         spread, whole = pair(world, name)
         by_doors(spread, batches()[world.rank], targets[world.rank]).backward()
         for ids, wanted in zip(batches(), targets, strict=True):
-            (by_doors(whole, ids, wanted) / RANKS).backward()
+            by_doors(whole, ids, wanted).backward()
         for model in (spread, whole):
             torch.optim.SGD(model.parameters(), lr=0.01).step()
         tied = spread.lm_head.weight is spread.model.embed_tokens.weight
@@ -214,7 +324,7 @@ def check_compute_dtype(world: World) -> None:
         assert loss.dtype == torch.float32
         loss.backward()
         for ids in batches():
-            (by_doors(whole, ids, ids.roll(-1, 1)) / RANKS).backward()
+            by_doors(whole, ids, ids.roll(-1, 1)).backward()
         expected = {key: p.grad for key, p in whole.named_parameters()}
         for key, parameter in spread.named_parameters():
             assert isinstance(parameter.grad, DTensor), f"{key} has no gradient"

@@ -56,6 +56,20 @@ def test_a_launcher_that_says_half(
     assert not torch.distributed.is_initialized()
 
 
+def test_ranks_without_cuda_compute_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gloo cannot sum on Apple's GPUs."""
+    for name in NAMES:
+        monkeypatch.setenv(name, "0")
+    begun: list[str] = []
+    monkeypatch.setattr("puna.scale.world.default_device", lambda: torch.device("mps"))
+    for name, found in (("get_rank", 0), ("get_world_size", 1), ("destroy_process_group", None)):
+        monkeypatch.setattr(torch.distributed, name, lambda found=found: found)
+    monkeypatch.setattr("puna.scale.world._join", begun.append)
+    with World.launched() as world:
+        assert world.device == torch.device("cpu")
+    assert begun == ["gloo"]
+
+
 def test_a_world_of_one_leaves_the_model_as_it_is() -> None:
     model = tiny_model()
     parameters = list(model.parameters())
@@ -67,3 +81,13 @@ def test_a_world_of_one_leaves_the_model_as_it_is() -> None:
 
 def test_a_cpu_computes_in_float32() -> None:
     assert compute_dtype(torch.device("cpu")) == torch.float32
+
+
+def test_a_rank_without_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setattr("puna.scale.world.default_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    message = "rank 2 of this machine has no GPU: there are 2\n  fix: start with --nproc-per-node 2"
+    with pytest.raises(InputError, match=message), World.launched():
+        pytest.fail("a rank without a device")

@@ -18,7 +18,14 @@ from model.tolerances import assert_close
 from puna.errors import InputError
 from puna.model import LlamaModel
 from puna.tokens.batches import Batch
-from puna.train import MetricsLog, OptimConfig, ScheduleConfig, TrainConfig, load_trained
+from puna.train import (
+    GuardConfig,
+    MetricsLog,
+    OptimConfig,
+    ScheduleConfig,
+    TrainConfig,
+    load_trained,
+)
 from puna.train.objectives import Backward, FrozenTrunk, NextToken, Term, Trunk
 from train.stub import CONFIG, Dropped, Heard, Loader, assert_same, batch, job, train, values
 
@@ -171,12 +178,15 @@ def test_a_bad_step_is_skipped_and_counted(tmp_path: Path) -> None:
     assert heard.notes == ["step 2 was skipped: not finite (loss nan, gradient norm nan)"]
     assert all(torch.isfinite(v).all() for v in values(made).values())
     assert result.history[1]["loss"] is None
+    (event,) = result.events
+    told = {"kind": "event", "step": 2, "event": "skipped", "reason": "not finite", "number": 1}
+    assert event == {**told, "loss": None, "grad_norm": None}
 
 
 def test_too_many_bad_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
     made, heard = job(objective=Poisoned({2, 4, 5, 6})), Heard()
     with pytest.raises(InputError, match=r"not finite in 3 steps in a row, up to step 6") as caught:
-        train(made, tmp_path, replace(CONFIG, max_bad_steps=3), heard)
+        train(made, tmp_path, replace(CONFIG, guard=GuardConfig(max_bad_steps=3)), heard)
     assert "lower optim.learning_rate" in str(caught.value)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-4"]
     assert heard.ended == 1

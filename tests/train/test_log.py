@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,34 @@ def test_what_came_after_a_checkpoint_is_cut(tmp_path: Path) -> None:
     assert [r["step"] for r in log.rows()] == [1, 1, 2, 2, 3, 4]
 
 
+def test_events_are_cut_by_their_number(tmp_path: Path) -> None:
+    """A run that went back has events of steps that are yet to come."""
+    log = MetricsLog(tmp_path)
+    for number, step in enumerate((2, 7, 8), 1):
+        log.event(step, {"event": "skipped", "loss": math.nan, "number": number})
+    log.step(metrics(3))
+    log.cut(3, 0, 2)
+    assert [(r["kind"], r["step"]) for r in log.rows()] == [("event", 2), ("event", 7), ("step", 3)]
+    assert log.rows()[1] == {
+        "kind": "event",
+        "step": 7,
+        "event": "skipped",
+        "loss": None,
+        "number": 2,
+    }
+    log.cut(3, 0)
+    assert [r["kind"] for r in log.rows()] == ["step"]
+
+
+def test_what_the_optimizer_tells_is_logged(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    log.step(metrics(1))
+    log.step(replace(metrics(2), optimizer={"trust_ratio": {"min": 0.5}}))
+    plain, telling = log.rows()
+    assert "optimizer" not in plain
+    assert telling["optimizer"] == {"trust_ratio": {"min": 0.5}}
+
+
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     full = Path("/dev/full")
     if not full.exists():
@@ -112,3 +141,15 @@ def test_tensorboard_events_can_be_read(tmp_path: Path) -> None:
     assert found["train/loss"] == 2.0
     assert found["train/tokens_per_second"] == 1000.0
     assert found["evaluation/validation_loss"] == 1.25
+
+
+def test_tensorboard_forgets_what_a_run_went_back_behind(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    board = TensorBoard(tmp_path)
+    board.begin(0, 9)
+    for step in (1, 2, 3, 2, 3):
+        board.step(metrics(step))
+    board.end()
+    first, second = sorted(tmp_path.glob("events*"))
+    assert (first.name[-2:], second.name[-2:]) == (".1", ".2")
+    assert second.stat().st_size > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,8 +13,9 @@ from model.tolerances import assert_close
 from puna.errors import InputError
 from puna.model.llama import IGNORED
 from puna.tokens.batches import Batch
-from puna.train.objectives import Embedded, FrozenTrunk, Term, objective
-from train.stub import batch, example
+from puna.train import TrainConfig, evaluate_loss
+from puna.train.objectives import Embedded, FrozenTrunk, NextToken, Term, objective
+from train.stub import Heard, Loader, batch, example, job, train, values
 
 
 def terms_of(name: str, given: Batch, start: int | None = None) -> list[Term]:
@@ -66,3 +69,54 @@ def test_an_unknown_objective_is_named() -> None:
     with pytest.raises(InputError, match="no objective 'denoise'") as caught:
         objective("denoise")
     assert caught.value.fix == "known objectives: next_token, instruction"
+
+
+# --- z-loss -------------------------------------------------------------------------------------
+
+Z = 0.03
+
+
+def test_a_z_loss_guides_but_is_not_told_as_the_loss() -> None:
+    model, given = tiny_model(), batch([0, 1, 2, 5])
+    found: list[Term] = []
+    NextToken(z_loss=Z).step(model, given, Embedded(model), found.append)
+    (term,), (plain,) = found, terms_of("next_token", given)
+    logits = model(given.ids)[given.targets != IGNORED]
+    wanted = Z * logits.exp().sum(1).log().square().sum()
+    assert term.parts.keys() == {"z_loss"}
+    assert_close(term.parts["z_loss"], wanted, "loss")
+    assert_close(term.sum, plain.sum + wanted, "loss")
+    assert_close(term.own, plain.sum, "loss")
+    assert not term.own.requires_grad
+    assert torch.equal(plain.own, plain.sum.detach())
+
+
+def test_a_run_tells_the_z_loss_apart(tmp_path: Path) -> None:
+    """Two micro-batches; the loss of the first step is that of the run without it."""
+    config = TrainConfig(epochs=1, micro_batches=2)
+    told, ends = {}, {}
+    for z_loss in (0.0, Z):
+        folder = tmp_path / str(z_loss)
+        folder.mkdir()
+        made, heard = job(Loader(8, 2), objective=NextToken(z_loss=z_loss)), Heard()
+        train(made, folder, config, heard)
+        told[z_loss], ends[z_loss] = heard.steps, values(made)
+    first, plain = told[Z][0], told[0.0][0]
+    assert first.loss == pytest.approx(plain.loss, rel=1e-6)
+    assert first.terms["next_token"] == pytest.approx(first.loss, rel=1e-6)
+    assert first.terms["z_loss"] == pytest.approx(Z * 4.1**2, rel=0.2)  # the logarithm of 61 is 4.1
+    assert plain.terms.keys() == {"next_token"}
+    assert first.grad_norm != pytest.approx(plain.grad_norm, rel=1e-3)
+    assert any(not torch.equal(ends[Z][name], value) for name, value in ends[0.0].items())
+
+
+def test_an_evaluation_is_without_it() -> None:
+    model, given = tiny_model(), [batch([0, 1]), batch([5])]
+    found = evaluate_loss(model, NextToken(z_loss=Z), given, Embedded(model))
+    assert found == pytest.approx(evaluate_loss(model, NextToken(), given, Embedded(model)))
+
+
+@pytest.mark.parametrize("z_loss", [-1.0, float("nan")])
+def test_a_negative_z_loss_is_refused(z_loss: float) -> None:
+    with pytest.raises(InputError, match="z_loss must not be negative, found"):
+        NextToken(z_loss=z_loss)

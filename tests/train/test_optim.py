@@ -1,4 +1,4 @@
-"""AdamW against its definition, clipping, and its state by the names of parameters."""
+"""AdamW against its definition, clipping, its state by the names of parameters, and choosing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from puna.errors import InputError
-from puna.train.optim import AdamW, OptimConfig, clip
+from puna.train.optimizers import (
+    LLAMA_OPTIM,
+    AdamW,
+    Lamb,
+    Muon,
+    OptimConfig,
+    clip,
+    make_optimizer,
+)
 
 
 def parameters() -> dict[str, nn.Parameter]:
@@ -107,8 +115,11 @@ def test_a_state_of_other_parameters_is_refused() -> None:
     for key in ("norm/step", "norm/exp_avg"):
         with pytest.raises(InputError, match="state is of other parameters"):
             optimizer.load({k: v for k, v in state.items() if k != key})
-    with pytest.raises(InputError, match="state is of other parameters"):
+    with pytest.raises(InputError, match="state is of other parameters, or of another optimizer"):
         optimizer.load({f"bias/{key}": value for key, value in state.items()})
+    with pytest.raises(InputError, match="or of another optimizer"):
+        optimizer.load({"matrix/momentum_buffer": torch.zeros(3, 5)})
+    assert optimizer.tensors() == {}
 
 
 def test_clipping_is_over_all_gradients_together() -> None:
@@ -129,8 +140,36 @@ def test_clipping_is_over_all_gradients_together() -> None:
         ({"beta2": 1.0}, r"beta2 must lie in \[0, 1\), found 1.0"),
         ({"weight_decay": -1.0}, "weight_decay must not be negative"),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be positive"),
+        ({"muon_momentum": 1.0}, r"muon_momentum must lie in \[0, 1\), found 1.0"),
+        ({"weight_decay": math.nan}, "weight_decay must not be negative"),
     ],
 )
 def test_impossible_figures_are_refused(fields: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         OptimConfig(**fields)
+
+
+def test_the_configuration_chooses() -> None:
+    made = {
+        kind: type(make_optimizer(parameters(), OptimConfig(kind=kind), matrices=["matrix"]))
+        for kind in ("adamw", "lamb", "muon")
+    }
+    assert made == {"adamw": AdamW, "lamb": Lamb, "muon": Muon}
+    assert (LLAMA_OPTIM.beta1, LLAMA_OPTIM.beta2, LLAMA_OPTIM.weight_decay) == (0.9, 0.95, 0.1)
+    assert (LLAMA_OPTIM.kind, LLAMA_OPTIM.max_grad_norm, LLAMA_OPTIM.eps) == ("adamw", 1.0, 1e-8)
+
+
+@pytest.mark.parametrize("kind", ["lamb", "muon"])
+def test_parts_of_matrices_are_refused_where_they_would_be_wrong(kind: str) -> None:
+    config = OptimConfig(kind=kind)
+    message = f"{kind} takes each matrix as a whole, and the model is spread over the ranks"
+    with pytest.raises(InputError, match=message) as caught:
+        make_optimizer(parameters(), config, sharded=True)
+    assert caught.value.fix == (
+        "set train.optim.kind to adamw, or keep the model whole on each rank"
+    )
+    spread = parameters()
+    spread["matrix"].device_mesh = "a mesh"  # what a tensor that is spread has
+    with pytest.raises(InputError, match=message):
+        make_optimizer(spread, config)
+    assert isinstance(make_optimizer(parameters(), OptimConfig(), sharded=True), AdamW)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from puna.errors import InputError
-from puna.train import MetricsLog, TrainConfig, checkpoints
+from puna.train import MetricsLog, TrainConfig, checkpoint_pieces, checkpoints
 from puna.train.checkpoints import load, newest
 from train.stub import CONFIG, Heard, assert_same, job, real_loader, train, values
 from train.victim import run, whole_job
@@ -123,6 +123,16 @@ def test_control_c_keeps_the_step_at_hand(tmp_path: Path) -> None:
     assert_same_end(tmp_path / "cut", tmp_path / "whole")
 
 
+def test_control_c_in_the_last_step_is_not_lost(tmp_path: Path) -> None:
+    heard = Heard({8: lambda: signal.raise_signal(signal.SIGINT)})
+    with pytest.raises(KeyboardInterrupt):
+        train(job(), tmp_path, CONFIG, heard)
+    assert heard.notes[0].startswith("interrupted after step 8, whose checkpoint is written")
+    again = Heard()
+    assert train(job(), tmp_path, CONFIG, again).stopped == "finished"
+    assert again.steps == []
+
+
 def test_control_c_ends_an_evaluation_at_once(tmp_path: Path) -> None:
     for name in ("cut", "whole"):
         (tmp_path / name).mkdir()
@@ -191,6 +201,18 @@ def test_a_damaged_checkpoint_is_left_out(tmp_path: Path, name: str, how: str) -
     assert_same_end(tmp_path, tmp_path / "whole")
 
 
+def test_a_damaged_checkpoint_that_cannot_be_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step's new checkpoint would otherwise never be written, in silence."""
+    with pytest.raises(Cut):
+        train(job(), tmp_path, EVERY, Heard({7: cut}))
+    damage(tmp_path / "checkpoints" / "step-6" / "state.json", "cut")
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    with pytest.raises(InputError, match="step-6: is damaged, and could not be removed"):
+        train(job(), tmp_path, EVERY)
+
+
 def test_when_all_are_damaged_nothing_is_begun_anew(tmp_path: Path) -> None:
     train(job(), tmp_path)
     for path in (tmp_path / "checkpoints").iterdir():
@@ -221,14 +243,16 @@ def refuse(number: int, name: str) -> Any:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
-@pytest.mark.parametrize("function", ["write_shard", "write_json"])
+@pytest.mark.parametrize(
+    ("module", "function"), [(checkpoint_pieces, "write_shard"), (checkpoints, "write_json")]
+)
 def test_a_disk_that_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, function: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, module: Any, function: str
 ) -> None:
     with monkeypatch.context() as patch:
 
         def fail() -> None:
-            patch.setattr(checkpoints, function, refuse(code, function))
+            patch.setattr(module, function, refuse(code, function))
 
         with pytest.raises(InputError, match=rf"step-6: could not be.*{os.strerror(code)}") as told:
             train(job(), tmp_path, EVERY, Heard({5: fail}))
@@ -276,5 +300,5 @@ def test_a_checkpoint_of_another_version_is_refused(
     monkeypatch.setattr(checkpoints, "_VERSION", 99)
     train(job(), tmp_path)
     monkeypatch.undo()
-    with pytest.raises(InputError, match="has the version 99, expected 1"):
+    with pytest.raises(InputError, match="has the version 99, expected 2"):
         load(tmp_path / "checkpoints" / "step-8")

@@ -48,6 +48,12 @@ def test_a_share_of_the_steps_warms_up() -> None:
     assert factor(0, 60, ScheduleConfig(warmup_share=0.0)) == 1.0
 
 
+@pytest.mark.parametrize("kind", ["cosine", "linear", "constant", "wsd"])
+def test_a_run_of_one_step_learns(kind: Any) -> None:
+    assert factor(0, 1, ScheduleConfig(kind=kind)) > 0
+    assert warmup(4, ScheduleConfig(warmup_share=1.0)) == 3
+
+
 @given(
     kind=st.sampled_from(["cosine", "linear", "constant", "wsd"]),
     total=st.integers(1, 40),

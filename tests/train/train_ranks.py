@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,9 @@ import torch
 
 from model.tolerances import assert_close
 from puna.errors import InputError
-from puna.model import LlamaModel
-from puna.scale.shard import shard
 from puna.scale.world import World
 from puna.train import Job, MetricsLog, OptimConfig, TrainConfig, evaluate_loss, fit
-from puna.train.ranks import gather
+from puna.train.ranks import gather, together
 from scale.pool import RANKS, run_checks
 from train.stub import SINGLE, Heard, Loader, batch, job, values
 
@@ -109,24 +106,12 @@ def interrupted(world: World, place: Path, config: TrainConfig) -> None:
 
 
 def check_other_ranks_are_refused(world: World, folder: Path) -> None:
-    """A checkpoint of two ranks is not one of one."""
-    place = folder / f"{world.rank}"
-    place.mkdir()
-    fit(job(), TrainConfig(epochs=1), place, world=SINGLE, report=Heard())
+    """A checkpoint of one rank is not one of two, where the loader deals for so many."""
+    if world.is_first:
+        fit(job(), TrainConfig(epochs=1), folder, world=SINGLE, report=Heard())
     world.barrier()
-    if world.is_first:  # the second rank's turn would come after the first one's word
-        with pytest.raises(InputError, match="the run was on 1 ranks, this is one of 2"):
-            fit_first_only(world, place)
-
-
-def fit_first_only(world: World, place: Path) -> None:
-    """The part of going on that the first rank does alone."""
-    from puna.train.loop import _Run
-
-    run = _Run.__new__(_Run)
-    run.job, run.workspace, run.world = job(), place, world
-    run.report = Heard()
-    run._found()
+    with pytest.raises(InputError, match="the run was on 1 ranks, this is one of 2"):
+        fit(own(world), TrainConfig(epochs=1), folder, world=world, report=Heard())
 
 
 def check_time_ends_all_ranks_after_the_same_step(world: World, folder: Path) -> None:
@@ -150,13 +135,13 @@ def check_different_starts(world: World, folder: Path) -> None:
         fit(made, TrainConfig(), folder, world=world, report=Heard())
 
 
-def check_sharded_models_are_refused(world: World, folder: Path) -> None:
-    """Their gradients are reduced by other hands."""
-    made = own(world)
-    shard(made.model, world, blocks=made.model.model.layers, doors=LlamaModel.DOORS)
-    learning = {n: p for n, p in made.model.named_parameters() if p.requires_grad}
-    with pytest.raises(InputError, match="is spread over the ranks; this loop trains models that"):
-        fit(replace(made, parameters=learning), TrainConfig(), folder, world=world, report=Heard())
+def check_an_error_of_one_rank_is_that_of_all(world: World, folder: Path) -> None:
+    """What fails on the second rank alone ends the block on both, in the same words."""
+    with pytest.raises(InputError, match="nowhere: is not there\n  fix: look"), together(world):
+        if not world.is_first:
+            raise InputError("is not there", where="nowhere", fix="look")
+    with together(world):
+        pass
 
 
 def check_evaluation_over_ranks(world: World, folder: Path) -> None:

@@ -20,7 +20,7 @@ import torch
 import puna.artifact
 from puna.tokens.batches import Batch
 from puna.train import Job, Reporter, Silent, TrainConfig, evaluate_loss, fit
-from puna.train.optim import OptimConfig
+from puna.train.optimizers import OptimConfig
 from train.stub import SINGLE, batch, job
 
 CONFIG = TrainConfig(

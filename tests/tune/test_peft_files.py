@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,9 @@ def changed(folder: Path, **changes: Any) -> Path:
         ({"r": True}, "r: expected int, found bool True"),
         ({"lora_alpha": None}, None),
         ({"lora_alpha": []}, "lora_alpha: expected float, found list"),
+        ({"lora_alpha": 10**400}, "lora_alpha: 10000000000000000000... is too large"),
+        ({"lora_alpha": math.nan}, "alpha must be a finite number other than 0, not nan"),
+        ({"alpha_pattern": {"q_proj": None}}, "alpha must be a finite number other than 0"),
         ({"lora_dropout": 2}, "dropout is a share"),
         ({"target_modules": ["v_proj"]}, "target_modules does not name model.layers.0"),
         ({"target_modules": [3]}, "target_modules: expected a list of names"),

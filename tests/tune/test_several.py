@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,9 @@ def test_targets_below_the_last_layers_are_noted() -> None:
         ({"method": "lora", "rnak": 4}, "unknown key 'rnak'\n  fix: did you mean 'rank'"),
         ({"method": "lora", "rank": 0}, "rank must be at least 1, not 0"),
         ({"method": "lora", "targets": []}, "targets is empty"),
+        ({"method": "lora", "alpha": 0.0}, "alpha must be a finite number other than 0, not 0.0"),
+        ({"method": "dora", "alpha_pattern": {"q_proj": math.inf}}, "alpha must be .* not inf"),
+        ({"method": "adapter", "scale": math.nan}, "scale must be .* not nan"),
         ({"method": "dora", "dropout": 1.0}, "dropout is a share"),
         ({"method": "dora", "bias": True}, "unknown key 'bias'"),
         ({"method": "adapter", "reduction": 0}, "reduction must be at least 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from puna.model.loss import SummedCrossEntropy
@@ -20,17 +21,26 @@ class Linear(nn.Linear):
         """Map [..., in_features] to [..., out_features]."""
         return linear(input, self.weight, self.bias)
 
-    def summed_cross_entropy(self, rows: Tensor, targets: Tensor) -> Tensor:
+    def summed_cross_entropy(
+        self, rows: Tensor, targets: Tensor, z_loss: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """The summed cross-entropy in nats of `targets` [N] under this layer's logits, float32.
 
         Args:
             rows: [N, in_features].
             targets: Indices of outputs; none is to be left out.
+            z_loss: Weight of the squared logarithm of the softmax's denominator, which is added.
+
+        Returns:
+            The sum, and what of it is the z-loss, the latter outside autograd; two scalars.
         """
-        total: Tensor = SummedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            rows, self.weight, self.bias, targets
+        parts: list[Tensor | None] = [rows, self.weight, self.bias]
+        if not torch.is_grad_enabled():  # the function is not told, and would form gradients
+            parts = [None if part is None else part.detach() for part in parts]
+        losses: tuple[Tensor, Tensor] = SummedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            *parts, targets, z_loss
         )
-        return total
+        return losses
 
 
 class Embedding(nn.Embedding):

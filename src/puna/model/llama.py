@@ -124,9 +124,15 @@ class Trunk(nn.Module):
 
 
 class LlamaModel(nn.Module):
-    """A LLaMA with four doors: `embed`, `run`, `head` and `head_loss`."""
+    """A LLaMA with four doors: `embed`, `run`, `head` and `head_loss` (or `head_losses`)."""
 
-    DOORS = ("embed", "run", "head", "head_loss")  # what `puna.scale.shard` registers
+    DOORS = (
+        "embed",
+        "run",
+        "head",
+        "head_loss",
+        "head_losses",
+    )  # what `puna.scale.shard` registers
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -182,7 +188,7 @@ class LlamaModel(nn.Module):
         logits: Tensor = self.lm_head(self.model.norm(hidden))
         return logits
 
-    def head_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def head_loss(self, hidden: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
         """The summed cross-entropy in nats of `targets`, in float32; a scalar.
 
         The logits exist for a few hundred tokens at a time, in the backward pass too.
@@ -190,31 +196,47 @@ class LlamaModel(nn.Module):
         Args:
             hidden: [B, T, M] after the last block.
             targets: [B, T]: the token that each position should predict; IGNORED is left out.
+            z_loss: Weight of the squared logarithm of each softmax's denominator, which is added
+                (Chowdhery et al. 2022, PaLM, arXiv 2204.02311, section 5: 1e-4).
         """
+        return self._losses(hidden, targets, z_loss)[0]
+
+    def head_losses(self, hidden: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+        """What `head_loss` gives, and what of it is the z-loss, the latter outside autograd."""
+        return self._losses(hidden, targets, z_loss)
+
+    def _losses(self, hidden: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
         kept = targets != IGNORED
         rows, wanted = hidden[kept], targets[kept]  # [N, M], [N]
         if not len(wanted):
             # Zero, and so is every gradient, but none is missing, for which the other ranks of a
             # sharded model would wait.
             nothing: Tensor = self.lm_head(self.model.norm(hidden[:1, :1])).float().sum() * 0
-            return nothing
+            return nothing, nothing.detach()
         head: nn.Module = self.lm_head
         if isinstance(head, Linear):
-            return head.summed_cross_entropy(self.model.norm(rows), wanted)
+            return head.summed_cross_entropy(self.model.norm(rows), wanted, z_loss)
         total = rows.new_zeros((), dtype=torch.float32)
+        added = total.clone()
         for start in range(0, len(wanted), HEAD_CHUNK_TOKENS):  # a head that surgery has changed
             part = (rows[start : start + HEAD_CHUNK_TOKENS], wanted[start:][:HEAD_CHUNK_TOKENS])
             if torch.is_grad_enabled():
-                loss = checkpoint(self._chunk_loss, *part, use_reentrant=False)
+                losses = checkpoint(self._chunk_losses, *part, z_loss, use_reentrant=False)
             else:
-                loss = self._chunk_loss(*part)
-            assert isinstance(loss, Tensor)
-            total = total + loss
-        return total
+                losses = self._chunk_losses(*part, z_loss)
+            assert isinstance(losses, tuple)
+            total, added = total + losses[0], added + losses[1]
+        return total, added
 
-    def _chunk_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def _chunk_losses(
+        self, hidden: Tensor, targets: Tensor, z_loss: float
+    ) -> tuple[Tensor, Tensor]:
         logits = self.head(hidden).float()
-        return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+        loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+        if not z_loss:
+            return loss, loss.new_zeros(())
+        added = z_loss * logits.logsumexp(-1).square().sum()
+        return loss + added, added.detach()
 
     def forward(
         self,

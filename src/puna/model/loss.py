@@ -27,27 +27,48 @@ def chunk_rows(vocab_size: int) -> int:
 
 
 class SummedCrossEntropy(torch.autograd.Function):
-    """The sum over rows of -log softmax(rows @ weight.T + bias)[target], in float32."""
+    """The sum over rows of -log softmax(rows @ weight.T + bias)[target], in float32.
+
+    With a z-loss, the sum over rows of z_loss * log(Z)^2 is added to it, where Z is the softmax's
+    denominator (Chowdhery et al. 2022, PaLM, arXiv 2204.02311, section 5), and what was added is
+    given beside the sum, outside autograd.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
-    ) -> Tensor:
-        """See the class; rows [N, M], weight [V, M], bias [V], targets [N]."""
+        ctx: Any,
+        rows: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        z_loss: float,
+    ) -> tuple[Tensor, Tensor]:
+        """See the class; rows [N, M], weight [V, M], bias [V], targets [N]; two scalars."""
         wants = ctx.needs_input_grad
         grad_rows = torch.empty_like(rows) if wants[0] else None
-        grad_weight = torch.zeros_like(weight) if wants[1] else None
-        grad_bias = None if bias is None or not wants[2] else torch.zeros_like(bias)
+        # Chunks are added up in float32 at least: a sum in 8 bits would lose the small ones.
+        summing = torch.promote_types(weight.dtype, torch.float32)
+        grad_weight = torch.zeros_like(weight, dtype=summing) if wants[1] else None
+        grad_bias = None
+        if bias is not None and wants[2]:
+            grad_bias = torch.zeros_like(bias, dtype=summing)
         total = rows.new_zeros((), dtype=torch.float32)
+        added = rows.new_zeros((), dtype=torch.float32)
         size = chunk_rows(weight.shape[0])
         for start in range(0, len(targets), size):
             part, wanted = rows[start : start + size], targets[start : start + size, None]
             logits = linear(part, weight, bias).float()
             logprobs = logits.log_softmax(1)
-            total -= logprobs.gather(1, wanted).sum()
+            found = logprobs.gather(1, wanted)
+            total -= found.sum()
+            log_z = logits.gather(1, wanted) - found if z_loss else None  # [n, 1]
+            if log_z is not None:
+                added += z_loss * log_z.square().sum()
             if not any(wants[:3]):
                 continue
             slope = logprobs.exp_()
+            if log_z is not None:
+                slope.mul_(1 + 2 * z_loss * log_z)
             slope.scatter_add_(1, wanted, slope.new_full(wanted.shape, -1.0))
             slope = slope.to(weight.dtype)
             if grad_rows is not None:
@@ -56,12 +77,14 @@ class SummedCrossEntropy(torch.autograd.Function):
                 grad_weight += matmul(slope.T, part)
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
-        ctx.save_for_backward(grad_rows, grad_weight, grad_bias)
-        return total
+        grads = (grad_rows, grad_weight, grad_bias)
+        ctx.save_for_backward(*(None if grad is None else grad.to(weight.dtype) for grad in grads))
+        ctx.mark_non_differentiable(added)
+        return (total + added if z_loss else total), added
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Scale what the forward pass has formed."""
         parts = [None if part is None else part * grad.to(part.dtype) for part in ctx.saved_tensors]
-        return (*parts, None)
+        return (*parts, None, None)

@@ -23,7 +23,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _serves(x):
         return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    parts = (x, weight) if bias is None else (x, weight, bias)
+    if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
         out: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return out
     return _product(x, weight, bias)
@@ -63,10 +64,10 @@ class _Product(torch.autograd.Function):
         """The gradients of input, weight and bias, as far as they are wanted."""
         x, weight = ctx.saved_tensors
         wants = ctx.needs_input_grad
-        rows = grad.flatten(0, -2)  # [N, out]
+        rows = grad.reshape(-1, grad.shape[-1])  # [N, out]
         return (
             _product(grad, weight.t()) if wants[0] else None,
-            _product(rows.t(), x.flatten(0, -2).t()) if wants[1] else None,
+            _product(rows.t(), x.reshape(-1, x.shape[-1]).t()) if wants[1] else None,
             rows.sum(0) if wants[2] else None,
         )
 

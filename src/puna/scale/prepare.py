@@ -6,7 +6,7 @@ import torch
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """The dtype that is fast on `device`: bfloat16 on GPUs, float32 on CPUs without hardware."""
+    """The dtype to compute in: bfloat16 on CUDA GPUs that have it, float32 on all else."""
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float32

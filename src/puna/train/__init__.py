@@ -12,19 +12,23 @@ from __future__ import annotations
 from puna.train.checkpoints import load_trained
 from puna.train.config import TrainConfig
 from puna.train.evaluation import evaluate_loss
+from puna.train.guard import GuardConfig
 from puna.train.job import Batches, FitResult, Job
 from puna.train.log import METRICS, MetricsLog, Reporter, Several, Silent, StepMetrics
 from puna.train.loop import fit
-from puna.train.optim import OptimConfig
+from puna.train.optimizers import LLAMA_OPTIM, OptimConfig
 from puna.train.progress import Calendar
-from puna.train.schedule import ScheduleConfig, factor
+from puna.train.schedule import LLAMA_SCHEDULE, ScheduleConfig, factor
 from puna.train.tensorboard import TensorBoard
 
 __all__ = [
+    "LLAMA_OPTIM",
+    "LLAMA_SCHEDULE",
     "METRICS",
     "Batches",
     "Calendar",
     "FitResult",
+    "GuardConfig",
     "Job",
     "MetricsLog",
     "OptimConfig",

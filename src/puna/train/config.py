@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from puna.errors import InputError
-from puna.train.optim import OptimConfig
+from puna.train.guard import GuardConfig
+from puna.train.masters import ComputeDtype
+from puna.train.optimizers import OptimConfig
 from puna.train.schedule import ScheduleConfig
 
 
@@ -36,14 +38,21 @@ class TrainConfig:
     always kept."""
     keep_checkpoints: int = 2
     """The newest checkpoints to keep, beside the best one."""
+    background_checkpoints: bool = False
+    """Take a copy in main memory and write it while steps go on, rather than wait; the copy is as
+    large as what learns and its optimizer's state."""
     best_metric: str = "validation_loss"
     """What the best checkpoint is best in; one of the evaluation's figures."""
     best_is: Literal["lowest", "highest"] = "lowest"
     """Whether less of `best_metric` is better, or more."""
     patience: int | None = None
     """Stop after this many evaluations in a row without a new best; null: never."""
-    max_bad_steps: int = 5
-    """Give up after this many steps in a row whose loss or gradient is not finite."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """What is done about steps that would do harm."""
+    compute_dtype: ComputeDtype | None = None
+    """bfloat16: the model computes in it, and learns through copies of its weights in float32,
+    which are what is kept and published; what does not learn has to be in bfloat16 already. null:
+    the weights compute as they are."""
     activation_checkpointing: bool = False
     """Keep the input of each block only, and compute the rest anew in the backward pass."""
     compile: bool = False
@@ -59,7 +68,7 @@ class TrainConfig:
             raise InputError("epochs, max_steps and max_seconds are all null", fix="set one")
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise InputError(f"max_seconds must be positive, found {self.max_seconds}")
-        for key in ("micro_batches", "keep_checkpoints", "max_bad_steps"):
+        for key in ("micro_batches", "keep_checkpoints"):
             _at_least_one(key, getattr(self, key))
         for key in ("epochs", "max_steps", "patience"):
             if getattr(self, key) is not None:

@@ -53,7 +53,7 @@ def evaluate_loss(
             objective.step(model, batch.to(device), trunk, terms.append)
     sums = dict.fromkeys(counts, 0.0)
     for term in terms:  # read from the device once all is computed, and added in double precision
-        sums[term.name] += float(term.sum)
+        sums[term.name] += float(term.own)
     weights = {term.name: term.weight for term in terms}
     mine = [trained, counts, sums, weights]
     return _figures([mine] if world is None else gather(world, mine))

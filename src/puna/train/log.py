@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +30,8 @@ class StepMetrics:
     tokens_per_second: float  # of this step
     seconds: float  # since the beginning of the run, pauses between processes left out
     memory_bytes: int  # the highest so far
-    skipped: bool  # the loss or the gradient was not finite: nothing was learnt
+    skipped: bool  # the loss or the gradient was not finite, or a spike: nothing was learnt
+    optimizer: Mapping[str, Any] = field(default_factory=dict)  # what the optimizer tells of it
 
 
 class Reporter(Protocol):
@@ -104,10 +105,10 @@ class Several:
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one line per step or evaluation, whole lines only, in order.
+    """`metrics.jsonl`: one line per step, evaluation or event, whole lines only, in order.
 
-    A line is a JSON object with `kind` ("step" or "evaluation") and `step`; figures that are not
-    finite are null.
+    A line is a JSON object with `kind` ("step", "evaluation" or "event") and `step`; figures that
+    are not finite are null.
     """
 
     def __init__(self, workspace: Path) -> None:
@@ -115,18 +116,36 @@ class MetricsLog:
 
     def step(self, metrics: StepMetrics) -> None:
         """Append a step."""
-        self._append({"kind": "step", **asdict(metrics)})
+        told = asdict(metrics)
+        if not metrics.optimizer:
+            del told["optimizer"]
+        self._append({"kind": "step", **told})
 
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append an evaluation."""
         self._append({"kind": "evaluation", "step": step, **metrics})
 
-    def cut(self, step: int, evaluated: int) -> None:
-        """Drop what came after `step`, and evaluations after that of step `evaluated`."""
+    def event(self, step: int, event: Mapping[str, Any]) -> None:
+        """Append something that happened after a step; `number` counts the events of the run."""
+        self._append({"kind": "event", "step": step, **event})
+
+    def cut(self, step: int, evaluated: int, events: int = 0) -> None:
+        """Drop what came after `step`, evaluations after that of step `evaluated`, later events.
+
+        Args:
+            step: Steps to keep.
+            evaluated: The step of the last evaluation to keep.
+            events: How many events to keep; a run that went back has some of later steps.
+        """
         if not self.path.exists():
             return
-        last = {"step": step, "evaluation": evaluated}
-        kept = [row for row in self.rows() if row["step"] <= last.get(row["kind"], -1)]
+        last = {"step": step, "evaluation": evaluated, "event": events}
+        place = {"event": "number"}
+        kept = [
+            row
+            for row in self.rows()
+            if row.get(place.get(row["kind"], "step"), 0) <= last.get(row["kind"], -1)
+        ]
         with writing_file(self.path, force=True) as path:
             path.write_text("".join(_line(row) for row in kept), encoding="utf-8")
 

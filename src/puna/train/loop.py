@@ -14,16 +14,19 @@ from torch import nn
 from puna.errors import InputError
 from puna.scale.world import World
 from puna.tokens.batches import Batch
-from puna.train import blocks, checkpoints, randomness
+from puna.train import blocks, checkpoints, guard, randomness
+from puna.train.asked import check_origin, check_run, check_warmup
 from puna.train.clock import Clock
 from puna.train.config import TrainConfig
 from puna.train.interrupts import Interrupts, Stop
 from puna.train.job import FitResult, Job, Stopped
-from puna.train.log import MetricsLog, Reporter, Silent, StepMetrics
+from puna.train.keeping import Content, Keeper
+from puna.train.log import MetricsLog, Reporter, Several, StepMetrics
+from puna.train.masters import what_moves
 from puna.train.memory import peak_bytes
 from puna.train.progress import Calendar, Progress
-from puna.train.ranks import check_parameters, gather
-from puna.train.schedule import factor, timed_factor, warmup
+from puna.train.ranks import gather
+from puna.train.schedule import factor, timed_factor
 from puna.train.stepping import Agreed, Outcome, Stepper, agree
 
 
@@ -49,8 +52,10 @@ def fit(
     """
     run = _Run(job, config, workspace, world, report)
     try:
-        return run.run()
+        with world.working():
+            return run.run()
     finally:
+        run.keeper.close()
         run.report.end()
 
 
@@ -61,16 +66,22 @@ class _Run:
         self, job: Job, config: TrainConfig, workspace: Path, world: World, report: Reporter
     ) -> None:
         self.job, self.config, self.workspace, self.world = job, config, workspace, world
-        self.report: Reporter = report if world.is_first else Silent()
+        told = [report, job.everywhere] if world.is_first else [job.everywhere]
+        self.report: Reporter = Several(told)
         self.log = MetricsLog(workspace)
         self.progress = Progress()
         self.interrupts = Interrupts()
-        self._check()
+        check_run(job, config, workspace, world)
         self.calendar = Calendar(config, self._most_batches)
-        self._check_schedule()
-        self.stepper = Stepper(job, config.optim, world)
+        check_warmup(self.calendar.total, config)
+        self.stepper: Stepper  # while the run is prepared
         self.batches: Iterator[tuple[int, Batch]] = iter(())
+        self.data_are_over = False  # before their time, since some were passed over
         self.clock = Clock(world, config.max_seconds, job.seconds_before)
+        background = config.background_checkpoints
+        self.keeper = Keeper(
+            workspace, world, newest=config.keep_checkpoints, background=background
+        )
 
     # --- the course of a run ----------------------------------------------------------------------
 
@@ -83,8 +94,12 @@ class _Run:
                     self._advance()
                     self._settle()
                 self._checkpoint()
+                self.keeper.finish()
+                if any(gather(self.world, self.interrupts.wanted)):
+                    raise Stop  # asked for in the last step, before what comes after the run
             except Stop as stop:
-                self._checkpoint()
+                self._checkpoint(due=False)
+                self.keeper.finish()
                 done = f"interrupted after step {self.progress.step}, "
                 kept = "whose checkpoint is written; the same command again goes on from there"
                 self.report.note(done + (kept if self.progress.step else "with nothing to keep"))
@@ -93,12 +108,15 @@ class _Run:
 
     @contextlib.contextmanager
     def _prepared(self) -> Iterator[None]:
-        """The blocks that learn, with what the configuration wants done to them."""
-        learning = self._learning_blocks()
+        """What learns, with what the configuration wants done to it, and its optimizer."""
+        learning, job, config = self._learning_blocks(), self.job, self.config
         with contextlib.ExitStack() as stack:
-            if self.config.compile:
+            moved = what_moves(job.model, job.parameters, config.compute_dtype)
+            stack.enter_context(moved)
+            self.stepper = Stepper(job, config.optim, self.world, moved)
+            if config.compile:
                 stack.enter_context(blocks.compiled(learning, self.world.device))
-            if self.config.activation_checkpointing:  # around what is compiled, not within
+            if config.activation_checkpointing:  # around what is compiled, not within
                 stack.enter_context(blocks.recomputed(learning))
             yield
 
@@ -109,6 +127,8 @@ class _Run:
         progress, config = self.progress, self.config
         if config.patience is not None and progress.without_gain >= config.patience:
             return "early"
+        if self.data_are_over:
+            return "finished"
         if self.calendar.total is None or progress.step < self.calendar.total:
             return "time" if self.clock.is_over and progress.step else None
         return "finished" if progress.epoch == config.epochs else "steps"
@@ -116,11 +136,19 @@ class _Run:
     def _advance(self) -> None:
         start, progress = time.monotonic(), self.progress
         batches = self._fetch()
-        agreed = agree(self.world, self.job.objective, batches, self.interrupts.wanted)
+        wanted, written = self.interrupts.wanted, self.keeper.is_written
+        agreed = agree(self.world, self.job.objective, batches, wanted, written)
         if agreed.stop:
             raise Stop
+        self.keeper.settle(agreed.written)
+        if not agreed.batches:
+            self.data_are_over = True
+            short = f"the data end after step {progress.step}: those of {progress.passed_steps}"
+            self.report.note(f"{short} steps were passed over")
+            return
         rate = self._learning_rate()
-        outcome = self.stepper.step(batches, agreed, rate)
+        limit = guard.spike_limit(progress.losses, self.config.guard)
+        outcome = self.stepper.step(batches, agreed, rate, limit)
         self.calendar.turn(progress)
         progress.tokens += agreed.tokens
         progress.trained_tokens += agreed.trained_tokens
@@ -138,11 +166,15 @@ class _Run:
 
     def _fetch(self) -> list[Batch]:
         """The micro-batches of a step; fewer at the end of an epoch, perhaps none on this rank."""
-        size, epoch = self.config.micro_batches, self.progress.epoch
-        left = self.job.loader.batches_in_epoch(epoch) - self.progress.step_in_epoch * size
+        size = self.config.micro_batches
+        epoch, step = self.calendar.place(self.progress)
+        left = self.job.loader.batches_in_epoch(epoch) - step * size
+        wanted = size if self.calendar.is_beyond(epoch, step) else min(size, max(left, 0))
         found = []
-        for _ in range(min(size, max(left, 0))):
+        for _ in range(wanted):
             told, batch = next(self.batches, (None, None))
+            if batch is None and self.progress.passed_steps:
+                break  # the loader ends before the run, on every rank
             assert batch is not None and told == epoch, f"epoch {epoch} of the loader ends early"
             found.append(batch)
         return found
@@ -156,11 +188,17 @@ class _Run:
         if due and self.job.evaluate is not None and progress.evaluated_step < progress.step:
             best = self._evaluate(self.job.evaluate)
             self.clock.read()  # the step is judged: there need not be another one
-        if best or self._is_due(config.checkpoint_every_steps):
+        if best or (self._is_due(config.checkpoint_every_steps) and not self._is_unsure):
             self._checkpoint()
 
+    @property
+    def _is_unsure(self) -> bool:
+        """Whether the run may yet go back to what was kept before bad steps began."""
+        return bool(self.progress.bad_in_row and self.config.guard.max_rollbacks)
+
     def _is_due(self, every: int | None) -> bool:
-        return self._stopped() == "time" or self.calendar.is_due(every, self.progress)
+        ended = self._stopped() == "time" or self.data_are_over
+        return ended or self.calendar.is_due(every, self.progress)
 
     def _evaluate(self, evaluate: Callable[[], Mapping[str, float]]) -> bool:
         """Judge the model; the run goes on with the same random numbers as without."""
@@ -202,23 +240,43 @@ class _Run:
             switch(True)
 
     def _guard(self, outcome: Outcome) -> None:
-        """Count a step that was skipped; give up after too many in a row."""
-        progress = self.progress
+        """Log a step that was skipped; after too many in a row go back, or give up."""
+        progress, config = self.progress, self.config.guard
+        guard.count_step(progress, outcome, config)
         if not outcome.skipped:
-            progress.bad_in_row = 0
             return
-        progress.bad_steps += 1
-        progress.bad_in_row += 1
-        figures = f"loss {outcome.loss:.4g}, gradient norm {outcome.grad_norm:.4g}"
-        self.report.note(f"step {progress.step} was skipped: not finite ({figures})")
-        if progress.bad_in_row >= self.config.max_bad_steps:
-            raise InputError(
-                f"the loss or the gradient was not finite in {progress.bad_in_row} steps in a row,"
-                f" up to step {progress.step} ({figures})",
-                where=self.workspace,
-                fix="lower optim.learning_rate, or lengthen the warmup; checkpoints up to there "
-                "are whole",
-            )
+        self._log_event(progress.step, guard.skipped_event(outcome))
+        self.report.note(guard.skipped_note(progress.step, outcome))
+        if progress.bad_in_row < config.max_bad_steps:
+            return
+        if progress.rollbacks >= config.max_rollbacks or not self._go_back():
+            raise guard.hopeless(progress, outcome, config, self.workspace)
+
+    def _go_back(self) -> bool:
+        """To the newest checkpoint before the bad steps, if there is one; the data go on.
+
+        All of it follows from that checkpoint, so a run that is killed goes the same way again.
+        """
+        before = self.progress
+        saved = self._found(before.kept_step) if before.kept_step else None
+        if saved is None:
+            return False
+        self._restore(saved)
+        after = self.progress
+        after.bad_in_row, after.bad_steps, after.events = 0, before.bad_steps, before.events
+        after.rollbacks, after.kept_step = before.rollbacks + 1, before.kept_step
+        after.passed_steps = before.step + before.passed_steps - after.step
+        if self.world.is_first:
+            self.log.cut(after.step, after.evaluated_step, after.events)
+        self._log_event(before.step, guard.back_event(before, after))
+        self.report.note(guard.back_note(before, after))
+        self._find_place()
+        return True
+
+    def _log_event(self, step: int, event: Mapping[str, Any]) -> None:
+        told = guard.numbered(event, self.progress)
+        if self.world.is_first:
+            self.log.event(step, told)
 
     def _tell(self, outcome: Outcome, agreed: Agreed, rate: float, seconds: float) -> None:
         metrics = StepMetrics(
@@ -234,6 +292,7 @@ class _Run:
             seconds=self.clock.now(),
             memory_bytes=peak_bytes(self.world.device),
             skipped=outcome.skipped,
+            optimizer=outcome.optimizer,
         )
         if self.world.is_first:
             self.log.step(metrics)
@@ -248,73 +307,63 @@ class _Run:
             randomness.seed_all(self.config.seed, self.world.rank)
         else:
             self._restore(saved)
+            self.clock.go_on(self.progress.seconds, self.progress.seconds_before)
         progress = self.progress
         if self.world.is_first:
-            self.log.cut(progress.step, progress.evaluated_step)
-        done = progress.step_in_epoch * self.config.micro_batches
-        own = self.job.loader.batches_in_epoch(progress.epoch) if done else 0
-        self.job.loader.load_state_dict({"epoch": progress.epoch, "batch": min(done, own)})
-        self.batches = iter(self.job.loader)
+            self.log.cut(progress.step, progress.evaluated_step, progress.events)
+        self._find_place()
         if self.job.set_train is not None:
             self.job.set_train(True)
         self.report.begin(progress.step, self.calendar.total)
 
-    def _found(self) -> checkpoints.Saved | None:
-        """The checkpoint to go on from: the first rank chooses, and says what is damaged."""
-        if not self.world.is_first:
-            step = gather(self.world, None)[0]
-            return None if step is None else checkpoints.load_step(self.workspace, step)
-        saved, faults = checkpoints.newest(self.workspace)
-        for fault in faults:
-            self.report.note(f"a checkpoint is damaged and left out: {fault}")
-        if saved is not None:
-            self._check_origin(saved.state)
-            checkpoints.drop_after(self.workspace, saved.step)
-            self.report.note(f"going on from the checkpoint after step {saved.step}")
-        gather(self.world, None if saved is None else saved.step)
-        return saved
+    def _find_place(self) -> None:
+        """Go to the data of the next step."""
+        loader = self.job.loader
+        epoch, step = self.calendar.place(self.progress)
+        batch = step * self.config.micro_batches
+        if batch and not self.calendar.is_beyond(epoch, step):
+            batch = min(batch, loader.batches_in_epoch(epoch))  # this rank may have fewer
+        loader.load_state_dict({"epoch": epoch, "batch": batch})
+        self.batches = iter(loader)
 
-    def _check_origin(self, state: Mapping[str, Any]) -> None:
-        if state["identity"] != self.job.identity:
-            raise InputError(
-                "holds a run of another recipe or other data, which cannot go on with these",
-                where=self.workspace,
-                fix="choose another folder for this run, or give the recipe that began it",
-            )
-        if len(state["random"]) != self.world.size:
-            raise InputError(
-                f"the run was on {len(state['random'])} ranks, this is one of {self.world.size}",
-                where=self.workspace,
-                fix="go on with as many as it began with",
-            )
+    def _found(self, up_to: int | None = None) -> checkpoints.Saved | None:
+        """The checkpoint to go on from, the newest up to a step if one is given."""
+
+        def accept(state: Mapping[str, Any]) -> None:
+            check_origin(state, self.job, self.workspace, self.world)
+
+        return self.keeper.found(up_to, accept, self.report.note)
 
     def _restore(self, saved: checkpoints.Saved) -> None:
-        checkpoints.put(saved, self.job.parameters)
-        self.stepper.optimizer.load(saved.optimizer)
-        randomness.restore(saved.state["random"][self.world.rank], self.world.device)
+        moved, world, seed = self.stepper.moved, self.world, self.config.seed + saved.step
+        checkpoints.put(saved, moved.parameters, moved.places)
+        moved.spread()
+        self.stepper.optimizer.load(checkpoints.own_state(saved, moved.places))
+        randomness.restore_own(saved.state["random"], world.rank, seed, world.device)
         self.progress = Progress(**saved.state["progress"])
-        self.clock.go_on(self.progress.seconds, self.progress.seconds_before)
 
-    def _checkpoint(self) -> None:
-        """Keep the step at hand; once is enough."""
-        progress, world = self.progress, self.world
-        random = gather(world, randomness.capture(world.device))
-        kept = checkpoints.exists(self.workspace, progress.step)
-        if world.is_first and progress.step and not kept:
-            state = {
-                "identity": self.job.identity,
-                "random": random,
-                "progress": {**asdict(progress), **self._spent()},
-            }
-            checkpoints.save(
-                self.workspace,
-                progress.step,
-                state,
-                trained=self.job.parameters,
-                optimizer=self.stepper.optimizer.tensors(),
-            )
-            checkpoints.prune(self.workspace, self.config.keep_checkpoints, progress.best_step)
-        world.barrier()
+    def _checkpoint(self, due: bool = True) -> None:
+        """Keep the step at hand; once is enough. One that is not due is none to go back to."""
+        progress, moved = self.progress, self.stepper.moved
+        progress.kept_step = progress.step if due else progress.kept_step
+        if not progress.step or self.keeper.has(progress.step):
+            return
+        state = {
+            "identity": self.job.identity,
+            "random": gather(self.world, randomness.capture(self.world.device)),
+            "progress": {**asdict(progress), **self._spent()},
+        }
+        content = Content(
+            step=progress.step,
+            state=state,
+            trained=moved.parameters,
+            optimizer=self.stepper.optimizer.tensors(),
+            places=moved.places,
+            sharded=moved.sharded,
+            best_step=progress.best_step,
+            prune=due and not self._is_unsure,
+        )
+        self.keeper.keep(content)
 
     def _spent(self) -> dict[str, float]:
         return {"seconds": self.clock.now(), "seconds_before": self.clock.before}
@@ -335,32 +384,12 @@ class _Run:
             trained_tokens=progress.trained_tokens,
             bad_steps=progress.bad_steps,
             peak_bytes=peak_bytes(self.world.device),
+            events=tuple(row for row in rows if row["kind"] == "event"),
+            rollbacks=progress.rollbacks,
+            passed_steps=progress.passed_steps,
         )
 
     # --- what is asked first ----------------------------------------------------------------------
-
-    def _check(self) -> None:
-        if not self.workspace.is_dir():
-            raise InputError("is not a folder", where=self.workspace, fix="make it first")
-        if self.config.patience is not None and self.job.evaluate is None:
-            raise InputError(
-                "patience counts evaluations, and this run has none",
-                fix="set patience to null, or give examples for validation",
-            )
-        if self.config.compile:
-            blocks.check_compiler(self.world.device)
-        check_parameters(self.world, self.job.parameters)
-
-    def _check_schedule(self) -> None:
-        total = self.calendar.total
-        if total is None:
-            return
-        rising = warmup(total, self.config.schedule)
-        if rising >= total and self.config.schedule.warmup_steps is not None:
-            raise InputError(
-                f"the warmup takes {rising} steps, and the whole run {total}",
-                fix="lower schedule.warmup_steps",
-            )
 
     def _most_batches(self, epoch: int) -> int:
         """Batches of an epoch on the rank that has most: those with fewer wait at its end."""

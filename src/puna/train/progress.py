@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from puna.errors import InputError
@@ -30,7 +30,8 @@ class Progress:
     seconds_before: float = 0.0
     """What came before the loop in these processes; see `Job.seconds_before`."""
     bad_steps: int = 0
-    """Steps that taught nothing because a figure was not finite."""
+    """Steps that taught nothing because a figure was not finite, or the loss a spike; all there
+    were, also those that the run has gone back behind."""
     bad_in_row: int = 0
     """Of these, the last ones without a good one between."""
     evaluated_step: int = 0
@@ -41,6 +42,18 @@ class Progress:
     """The metric there."""
     without_gain: int = 0
     """Evaluations since."""
+    losses: list[float] = field(default_factory=list)
+    """Of the last good steps, where spikes are looked for."""
+    kept_step: int = 0
+    """The last step whose checkpoint was due, which bad steps go back to: one that an interrupt
+    wrote is not, or the run would go another way than without it."""
+    rollbacks: int = 0
+    """How often the run went back to an earlier checkpoint."""
+    passed_steps: int = 0
+    """How many steps' data were passed over by that: step n has the data that would else be those
+    of step n + passed_steps."""
+    events: int = 0
+    """Logged so far."""
 
     def judged(self, value: float, best_is: Literal["lowest", "highest"]) -> bool:
         """Take in an evaluation of the step at hand; True where it is the best so far."""
@@ -75,12 +88,25 @@ class Calendar:
         Raises:
             InputError: It has no batch.
         """
-        if epoch not in self._known:
-            batches = self._batches(epoch)
-            if batches < 1:
-                raise InputError("there are no examples to train on", fix="see the mask report")
-            self._known[epoch] = math.ceil(batches / self._config.micro_batches)
-        return self._known[epoch]
+        if not self._steps_of(epoch):
+            raise InputError("there are no examples to train on", fix="see the mask report")
+        return self._steps_of(epoch)
+
+    def place(self, progress: Progress) -> tuple[int, int]:
+        """Where the next step's data stand: an epoch of the loader, and steps' data before them.
+
+        As many as belong to an epoch, or more: beyond its last epoch a loader may go on in it.
+        """
+        epoch, step = progress.epoch, progress.step_in_epoch + progress.passed_steps
+        if not progress.passed_steps or not self._steps_of(epoch):
+            return progress.epoch, progress.step_in_epoch
+        while step >= self._steps_of(epoch) and self._steps_of(epoch + 1):
+            epoch, step = epoch + 1, step - self._steps_of(epoch)
+        return epoch, step
+
+    def is_beyond(self, epoch: int, step: int) -> bool:
+        """Whether a place lies behind what belongs to its epoch."""
+        return step > 0 and step >= self._steps_of(epoch)
 
     def is_due(self, every: int | None, progress: Progress) -> bool:
         """Whether what is done every so many steps (None: each epoch) is due now."""
@@ -100,6 +126,12 @@ class Calendar:
         if not progress.step_in_epoch:
             return float(progress.epoch)
         return progress.epoch + progress.step_in_epoch / self.steps_in(progress.epoch)
+
+    def _steps_of(self, epoch: int) -> int:
+        """Steps of an epoch, perhaps none."""
+        if epoch not in self._known:
+            self._known[epoch] = math.ceil(self._batches(epoch) / self._config.micro_batches)
+        return self._known[epoch]
 
     def _total(self) -> int | None:
         """Steps of the whole run; None where time alone ends it."""

@@ -46,6 +46,14 @@ def restore(states: dict[str, Any], device: torch.device) -> None:
     random.setstate((version, tuple(numbers), next_gauss))
 
 
+def restore_own(states: list[dict[str, Any]], rank: int, seed: int, device: torch.device) -> None:
+    """Put back the states of one rank; a rank that was not there then begins by the seed."""
+    if rank < len(states):
+        restore(states[rank], device)
+    else:
+        seed_all(seed, rank)
+
+
 @contextlib.contextmanager
 def untouched(device: torch.device) -> Iterator[None]:
     """Leave every generator as it was, whatever the block draws."""

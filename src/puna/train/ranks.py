@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from puna.errors import InputError
+from puna.scale.pieces import is_spread
 from puna.scale.world import World
 
 _BUCKET_SCALARS = 1 << 22  # of gradients that travel together: 16 MiB in float32
@@ -28,6 +30,29 @@ def gather(world: World, value: Any) -> list[Any]:
     rows[world.rank, : len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     told = world.sum(rows.to(world.device)).cpu().numpy()
     return [json.loads(told[rank, :size].tobytes()) for rank, size in enumerate(sizes)]
+
+
+@contextlib.contextmanager
+def together(world: World) -> Iterator[None]:
+    """A block that every rank leaves well, or every rank by an error.
+
+    In the block a rank does what it has to do by itself, and talks to no other.
+
+    Raises:
+        InputError: That of the first rank which had one.
+    """
+    fault: InputError | None = None
+    try:
+        yield
+    except InputError as error:
+        fault = error
+    told = None if fault is None else [fault.what, fault.where and str(fault.where), fault.fix]
+    rows = gather(world, told)
+    if fault is not None:
+        raise fault
+    for row in rows:
+        if row is not None:
+            raise InputError(row[0], where=row[1], fix=row[2])
 
 
 def sum_gradients(world: World, parameters: list[nn.Parameter]) -> None:
@@ -61,7 +86,7 @@ def check_parameters(world: World, parameters: Mapping[str, nn.Parameter]) -> No
     """Refuse what the loop could not train: nothing, twice the same, or ranks that differ.
 
     Raises:
-        InputError: The parameters are none, shared, frozen, sharded, or not the same on each rank.
+        InputError: The parameters are none, shared, frozen, or not the same on each rank.
     """
     if not parameters:
         raise InputError("there is nothing to train", fix="choose a method that trains something")
@@ -70,20 +95,27 @@ def check_parameters(world: World, parameters: Mapping[str, nn.Parameter]) -> No
     for name, parameter in parameters.items():
         if not parameter.requires_grad:
             raise InputError(f"the parameter {name!r} takes no gradient")
-        if hasattr(parameter, "device_mesh"):
-            raise InputError(
-                f"the parameter {name!r} is spread over the ranks; this loop trains models that "
-                "are whole on each rank, and sums their gradients itself",
-                fix="do not shard the model",
-            )
-    if world.size > 1 and len(set(gather(world, _checksum(parameters)))) > 1:
+    check_same(world, parameters)
+
+
+def check_same(world: World, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse ranks that differ in what they hold; ask before a model is spread over them.
+
+    Of what is spread already, names and shapes are compared: each rank has its own rows.
+
+    Raises:
+        InputError: A name, a shape or a value differs.
+    """
+    if world.size > 1 and len(set(gather(world, _checksum(tensors)))) > 1:
         raise InputError("the ranks start from different parameters", fix="give them one seed")
 
 
-def _checksum(parameters: Mapping[str, Tensor]) -> int:
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
     found = 0
-    for name, parameter in parameters.items():
-        found = zlib.crc32(name.encode(), found)
-        values = parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    for name, tensor in tensors.items():
+        found = zlib.crc32(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode(), found)
+        if is_spread(tensor):
+            continue
+        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         found = zlib.crc32(values.data, found)
     return found

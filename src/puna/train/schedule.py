@@ -21,7 +21,7 @@ class ScheduleConfig:
     warmup_steps: int | None = None
     """Optimizer steps from zero to the full rate; null takes `warmup_share`."""
     warmup_share: float = 0.03
-    """The same as a share of all steps, rounded up."""
+    """The same as a share of all steps, rounded up; the last step is never one of them."""
     final_share: float = 0.0
     """The rate at the end, as a share of the full one; not for `constant`."""
     decay_share: float = 0.2
@@ -35,11 +35,16 @@ class ScheduleConfig:
                 raise InputError(f"{key} must lie between 0 and 1, found {getattr(self, key)}")
 
 
+LLAMA_SCHEDULE = ScheduleConfig(warmup_steps=2000, final_share=0.1)
+"""As LLaMA was pretrained (Touvron et al. 2023, arXiv 2302.13971, section 2.2): a cosine down to a
+tenth."""
+
+
 def warmup(total: int, config: ScheduleConfig) -> int:
     """Warmup steps of a run of `total` steps."""
     if config.warmup_steps is not None:
         return config.warmup_steps
-    return math.ceil(config.warmup_share * total)
+    return min(math.ceil(config.warmup_share * total), total - 1)  # a run of one step learns, too
 
 
 def factor(step: float, total: int, config: ScheduleConfig) -> float:

@@ -13,7 +13,7 @@ from puna.train.log import Silent, StepMetrics
 class TensorBoard(Silent):
     """A reporter that writes event files into a folder.
 
-    A run that goes on tells TensorBoard to forget the events after its checkpoint.
+    A run that goes on, or goes back, tells TensorBoard to forget the events after its checkpoint.
 
     Raises:
         MissingPackageError: tensorboardX is not installed.
@@ -25,13 +25,22 @@ class TensorBoard(Silent):
             "tensorboardX", extra="tensorboard", purpose="writing TensorBoard events"
         )
         self._writer: Any = None
+        self._files = self._done = 0
 
     def begin(self, step: int, total: int | None) -> None:
         """Open a new event file that goes on after `step`."""
-        self._writer = self._package.SummaryWriter(str(self._folder), purge_step=step + 1)
+        self._files += 1  # names have whole seconds, and a file of the same name would be emptied
+        self._writer = self._package.SummaryWriter(
+            str(self._folder), purge_step=step + 1, filename_suffix=f".{self._files}"
+        )
+        self._done = step
 
     def step(self, metrics: StepMetrics) -> None:
         """Write a step's figures under train/."""
+        if metrics.step <= self._done:  # the run went back to a checkpoint
+            self.end()
+            self.begin(metrics.step - 1, None)
+        self._done = metrics.step
         figures = {
             "loss": metrics.loss,
             "learning_rate": metrics.learning_rate,

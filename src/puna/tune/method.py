@@ -6,6 +6,7 @@ a method computes; `registry` knows which class belongs to which configuration.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,11 @@ MLP_TARGETS = ("gate_proj", "up_proj", "down_proj")
 def _check_layers(layers: int | None) -> None:
     if layers is not None and layers < 1:
         raise InputError(f"layers must be at least 1, not {layers}", fix="leave it out for all")
+
+
+def _check_scale(name: str, value: float) -> None:
+    if not math.isfinite(value) or value == 0:
+        raise InputError(f"{name} must be a finite number other than 0, not {value}")
 
 
 def _check_dropout(dropout: float) -> None:
@@ -79,6 +85,8 @@ class LowRankConfig:
     def __post_init__(self) -> None:
         _check_layers(self.layers)
         _check_dropout(self.dropout)
+        for alpha in (self.alpha, *self.alpha_pattern.values()):
+            _check_scale("alpha", alpha)
         for rank in (self.rank, *self.rank_pattern.values()):
             if rank < 1:
                 raise InputError(f"rank must be at least 1, not {rank}")
@@ -127,6 +135,7 @@ class AdapterConfig:
     def __post_init__(self) -> None:
         _check_layers(self.layers)
         _check_dropout(self.dropout)
+        _check_scale("scale", self.scale)
         if self.reduction < 1:
             raise InputError(f"reduction must be at least 1, not {self.reduction}")
 

@@ -103,8 +103,8 @@ def from_peft(data: Any, tensors: Mapping[str, LazyTensor], where: Path) -> Lora
         raise InputError("lora_bias and use_dora exclude each other", where=where)
     shared: dict[str, Any] = {
         "rank": _typed(data, "r", int, 8, where),
-        "alpha": float(_typed(data, "lora_alpha", float, 8, where)),
-        "dropout": float(_typed(data, "lora_dropout", float, 0.0, where)),
+        "alpha": _typed(data, "lora_alpha", float, 8, where),
+        "dropout": _typed(data, "lora_dropout", float, 0.0, where),
         "rslora": _typed(data, "use_rslora", bool, False, where),
         "targets": tuple(paths),
         "rank_pattern": _ranks(data, tensors, paths, where),
@@ -234,13 +234,13 @@ def _alphas(data: Mapping[str, Any], paths: list[str], where: Path) -> dict[str,
     for path in paths:
         for name, (bare, whole) in plain.items():
             if path == bare if whole else fits(bare, path):
-                found[path] = float(_typed(pattern, name, float, 0, where))
+                found[path] = _typed(pattern, name, float, 0, where)
                 break
     return found
 
 
 def _typed(data: Mapping[str, Any], key: str, kind: type, default: Any, where: Path) -> Any:
-    value = data.get(key, default)
+    value: Any = data.get(key, default)
     value = default if value is None else value
     kinds: tuple[type, ...] = (int, float) if kind is float else (kind,)
     if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
@@ -248,7 +248,13 @@ def _typed(data: Mapping[str, Any], key: str, kind: type, default: Any, where: P
             f"{key}: expected {kind.__name__}, found {type(value).__name__} {str(value)[:60]}",
             where=where,
         )
-    return value
+    if kind is not float:
+        return value
+    number: Any = value
+    try:
+        return float(number)
+    except OverflowError as error:
+        raise InputError(f"{key}: {str(value)[:20]}... is too large", where=where) from error
 
 
 def _number(value: float) -> int | float:

@@ -6,7 +6,7 @@ Shapes: B batch, T tokens, M hidden_size.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -28,6 +28,18 @@ class Term:
     """What is counted: `trained tokens`, `sentences` ..."""
     weight: float = 1.0
     """Of the mean in the step's loss."""
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    """What of `sum` only guides the learning, such as a z-loss: scalars outside autograd, by name.
+    Gradients are those of `sum`; what is told as the loss is without them, and they are told
+    apart."""
+
+    @property
+    def own(self) -> Tensor:
+        """`sum` without its parts: what is told; a scalar in float32, outside autograd."""
+        own = self.sum.detach().float()
+        for part in self.parts.values():
+            own = own - part
+        return own
 
 
 Backward = Callable[[Term], None]
