@@ -55,6 +55,18 @@ def test_time_of_living_children_is_counted_once() -> None:
     assert ending.cpu_seconds < 0.2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
+def test_memory_is_that_of_the_process_and_not_of_its_parent() -> None:
+    child = "from puna.meter import _peak_bytes; print(_peak_bytes())"
+    parent = (
+        "import subprocess, sys; held = b'1' * 400_000_000; "
+        "subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    )
+    command = [sys.executable, "-c", parent, child]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 1e6 < int(done.stdout) < 300e6
+
+
 def test_the_estimate_says_what_it_rests_on() -> None:
     meter = Meter(MeterConfig(use_codecarbon=False, idle_watts=10, carbon_grams_per_kwh=360))
     with meter.stage("train"):

@@ -8,6 +8,7 @@ never costs nothing.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -74,7 +75,7 @@ class StageCost:
     estimated_joules: float = 0.0
     estimated_cpu_seconds: float = 0.0  # the part of the time that the estimate covers
     estimated_wall_seconds: float = 0.0
-    peak_bytes: int = 0  # most memory that the process has had resident, up to the stage's end
+    peak_bytes: int = 0  # resident memory of the process at its highest, read at the stage's end
 
     @property
     def energy_joules(self) -> float:
@@ -351,6 +352,11 @@ def _core_watts(config: MeterConfig) -> float:
 
 
 def _peak_bytes() -> int:
+    """Of this process; what getrusage tells on Linux begins with the peak of its parent."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -20,7 +20,10 @@ from puna.store.locate import Located
 
 Call = Callable[..., object]
 COMMAND = [sys.executable, "-m", "puna"]
-VERBS = ("tune", "evaluate", "generate", "chat", "convert", "merge", "show", "models", "doctor")
+VERBS = (
+    *("tokenize", "pretrain", "tune", "evaluate"),
+    *("generate", "chat", "convert", "merge", "plan", "show", "models", "doctor"),
+)
 
 
 def test_help_names_every_verb(puna: Call) -> None:

@@ -106,6 +106,16 @@ def test_a_tuning_on_a_tuning_leads_back_to_the_bottom(
     assert f"base {first}: not here" in puna("show", second).out
 
 
+def test_a_tuning_on_itself_has_an_end(puna: Call, tmp_path: Path, tiny_folder: Path) -> None:
+    tuning = make_tuning(tmp_path / "t", tiny_folder, METHODS["lora"])
+    told = json.loads((tuning / "tuning.json").read_text())
+    told["base"]["name"] = str(tuning)
+    (tuning / "tuning.json").write_text(json.dumps(told))
+    ran = puna("show", tuning)
+    assert ran.code == 0, ran.err
+    assert ran.out.splitlines()[-1].endswith("it stands on itself")
+
+
 def test_a_tuning_of_another_program(puna: Call, tmp_path: Path, tiny_folder: Path) -> None:
     tuning = make_tuning(tmp_path / "t", tiny_folder, METHODS["lora"])
     for name in ("tuning.json", "manifest.json", "asking.json"):

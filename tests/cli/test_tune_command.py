@@ -13,6 +13,7 @@ import pytest
 
 from flows.tuning_setup import METHODS, asked, assert_same_run, pairs, write_rows
 from puna.cli.watching import TuneWatcher
+from puna.flows import tune_trial
 
 Call = Callable[..., Any]
 
@@ -122,6 +123,26 @@ def test_a_dry_run_of_steps(puna: Call, files: Callable[..., Path]) -> None:
     assert "judging" not in ran.out
     ran = puna("tune", files(), "train.max_steps=9", "train.epochs=null", "--dry-run")
     assert re.search(r"^steps +4 an epoch, 9 in all$", ran.out, re.MULTILINE)
+    ran = puna("tune", files(), "train.micro_batches=3", "trunk_cache.dtype=int8", "--dry-run")
+    said = "an epoch's last step takes what is left of it"
+    assert re.search(r"^steps +2 an epoch, 4 in all$", ran.out, re.MULTILINE), said
+    assert re.search(r"^trunk cache .* in int8$", ran.out, re.MULTILINE)
+
+
+def test_a_dry_run_counts_answers_that_are_only_shown(
+    puna: Call, files: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+
+    def judging(*given: Any, **more: Any) -> Any:
+        shown.append(given[3].samples)
+        return judge(*given, **more)
+
+    judge = tune_trial.judge
+    monkeypatch.setattr(tune_trial, "judge", judging)
+    evaluation = {"metrics": ["perplexity"], "max_new_tokens": 4, "resamples": 100, "samples": 3}
+    assert puna("tune", files(evaluation=evaluation), "--dry-run").code == 0
+    assert shown == [0, 3]
 
 
 def test_quiet_and_a_log_file(puna: Call, files: Callable[..., Path]) -> None:
@@ -159,6 +180,10 @@ RECIPE_FAULTS = {
     '{"data": {"train": "a"}, "train": {"best_metric": "validation_chrf"}}': r"not found while tra",
     '{"data": {"train": "a"}, "watch": {"metrics": ["chrf"]}, "train": '
     '{"best_metric": "validation_chrf"}}': r"worst of validation_chrf\n  fix: .*: highest",
+    '{"data": {"train": "a"}, "train": {"best_metric": "validation_los"}}': r"names "
+    r"validation_los, which is not found while training\n  fix: it can be validation_loss, or",
+    '{"data": {"train": "a"}, "train": {"best_is": "highest"}}': r"worst of validation_loss\n"
+    r"  fix: .*: lowest",
     "{": r"recipe.yaml",
 }
 

@@ -33,3 +33,13 @@ def recipe(tiny_base: Path, pairs_file: Path) -> Recipe:
         return asked(tiny_base, pairs_file, **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of two sources, with a vocabulary of 300 tokens."""
+    from flows.pretraining_setup import make_shards, texts
+
+    sources = {"tales": texts(), "notes": texts(120, begin=1000)}
+    folder = tmp_path_factory.mktemp("pretraining")
+    return make_shards(folder, sources, {"train": {"size": 300}})

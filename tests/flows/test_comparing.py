@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -99,15 +100,16 @@ def base_judgement(out: Path) -> dict[str, Any]:
 
 
 def test_each_method_fills_a_trunk_cache_of_its_own(tmp_path: Path, recipe: Recipe) -> None:
-    out = tmp_path / "all"
+    out = tmp_path / "all of them"
     variants = {
         name: {"method": {"method": "lora", "layers": 1, "rank": rank}}
         for name, rank in (("small", 2), ("large", 4))
     }
     versus(out, recipe(compare=variants), "small", "large")
     for name in variants:
-        cache = json.loads((out / name / "summary.json").read_text())["cache"]
-        assert cache["computed"] > 0, "it must not live on what another one computed"
+        told = json.loads((out / name / "summary.json").read_text())
+        assert told["cache"]["computed"] > 0, "it must not live on what another one computed"
+        assert shlex.split(told["command"])[-2:] == ["--out", str(out / name)]
 
 
 def test_what_is_finished_is_not_run_again(tmp_path: Path, recipe: Recipe) -> None:
@@ -221,6 +223,20 @@ def test_a_bad_recipe_leaves_an_earlier_comparison_as_it_was(
     with pytest.raises(InputError, match="nothing"):
         versus(out, bad, "lora")
     assert compared(out) == told
+
+
+def test_another_recipe_leaves_an_earlier_comparison_as_it_was(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    out = tmp_path / "all"
+    versus(out, recipe(compare=VARIANTS), "lora")
+    told = compared(out)
+    other = recipe(compare=VARIANTS, method_seed=3)
+    with pytest.raises(InputError, match=r"all/lora: holds a run of another recipe, other data"):
+        versus(out, other, "lora")
+    assert compared(out) == told
+    _, here, _ = versus(out, other, "lora", force=True)
+    assert here.ran == ["lora"]
 
 
 # --- from the command line, each method in its process --------------------------------------------

@@ -16,6 +16,7 @@ from flows.tuning_setup import METHODS, asked, judgement, pairs, run, save_base,
 from puna.errors import InputError
 from puna.evaluate import Judgement, compare
 from puna.flows import evaluating as flow
+from puna.flows import subject
 from puna.flows.evaluate_data import DataOptions
 from puna.flows.evaluate_options import AskOptions, EvaluateOptions, JudgeOptions, RunOptions
 from puna.flows.evaluate_page import evaluation_page
@@ -110,8 +111,10 @@ def test_changed_data_are_noticed(
 
 
 def test_what_it_learnt_is_no_test(tuned_run: Path, pairs_file: Path) -> None:
-    told = judged(tuned_run, base="none", data=DataOptions((str(pairs_file),)))
-    assert any(note.startswith("The model was trained on") for note in told["notes"])
+    aside = pairs_file.parent / ".." / pairs_file.parent.name / pairs_file.name
+    for name in (pairs_file, pairs_file.parent, pairs_file.parent / "*.jsonl", aside):
+        told = judged(tuned_run, base="none", data=DataOptions((str(name),)))
+        assert any(note.startswith("The model was trained on") for note in told["notes"]), name
 
 
 def test_a_run_without_test_examples(tmp_path: Path, tiny_base: Path, pairs_file: Path) -> None:
@@ -149,6 +152,8 @@ def test_what_is_too_long_is_counted(tiny_base: Path, rows: Rows) -> None:
     assert told["data"]["judged"] == 3
     with pytest.raises(InputError, match=r"no example is left.*\n.*1 x longer than max_tokens"):
         judged(tiny_base, data=rows([long], max_tokens=16))
+    with pytest.raises(InputError, match="max_tokens must be at least 2, not 0"):
+        judged(tiny_base, data=rows(pairs(3), max_tokens=0))
 
 
 def test_texts_are_judged_by_how_likely_they_are(tiny_base: Path, rows: Rows) -> None:
@@ -166,6 +171,27 @@ def test_texts_are_judged_by_how_likely_they_are(tiny_base: Path, rows: Rows) ->
     assert "not asked to answer" in render(evaluation_page(told))
     with pytest.raises(InputError, match="has no question for the model to answer"):
         judged(tiny_base, data=rows(texts), judging=FAST)
+
+
+def test_a_run_on_texts_has_the_metrics_of_its_recipe(tmp_path: Path, tiny_base: Path) -> None:
+    texts = [{"text": f"Once upon a time there was a llama {n}."} for n in range(20)]
+    path = write_rows(tmp_path / "t.jsonl", texts)
+    metrics = ["bits_per_byte", "perplexity"]
+    done = run(
+        tmp_path / "run",
+        asked(
+            tiny_base,
+            path,
+            data={"train": str(path), "splits": {"validation": 0, "test": 3}},
+            objective="next_token",
+            wording={},
+            train={"max_steps": 1},
+            evaluation={"metrics": metrics, "resamples": 100},
+        ),
+    )
+    told = judged(done.path, base="none", judging=JudgeOptions())
+    assert list(told["after"]["metrics"]) == metrics
+    assert told["settings"] == done.summary["asked"]["evaluation"]
 
 
 def test_conversations_keep_their_own_words(tmp_path: Path, tiny_base: Path, rows: Rows) -> None:
@@ -277,6 +303,23 @@ def test_subjects_name_what_they_were_made_from(
     assert find_subject(str(tiny_base)).base is None
     assert find_subject(str(tuned_run)).run == tuned_run
     assert find_subject(str(tuned_run / "model")).run == tuned_run.resolve()
+
+
+def test_as_many_tunings_stack_as_opening_allows(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = make_tuning(tmp_path / "tuning", tiny_base, METHODS["lora"])
+    monkeypatch.setattr(subject, "MAX_STACKED", 1)
+    assert find_subject(str(tuning)).foundation == tiny_base
+    told = json.loads((tuning / "tuning.json").read_text())
+    told["base"]["name"] = str(tuning)
+    (tuning / "tuning.json").write_text(json.dumps(told))
+    (tuning / "asking.json").unlink()
+    circle = find_subject(str(tuning))
+    uses: tuple[Callable[[], object], ...] = (circle.asking, circle.tokenizer)
+    for use in uses:
+        with pytest.raises(InputError, match="stands on more than 1 other tunings"):
+            use()
 
 
 # --- what is written ----------------------------------------------------------------------------

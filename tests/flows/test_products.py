@@ -20,6 +20,7 @@ from puna.flows.convert import ConvertOptions, convert
 from puna.flows.products import Asking, find_product, is_tuning, read_asking
 from puna.generate import Sampling
 from puna.records import Wording
+from puna.tokens.rendering import PLAIN_TEMPLATE
 
 Recipe = Callable[..., dict[str, Any]]
 SHORT = Sampling(max_tokens=4)
@@ -90,6 +91,14 @@ def test_the_wording_and_the_template_come_along(tmp_path: Path, recipe: Recipe)
     asking = read_asking(tmp_path / "run" / "model")
     assert asking is not None
     assert asking.wording == Wording(prompt="In French: {source}", system="You translate.")
+
+
+def test_what_is_tuned_further_keeps_its_template(tmp_path: Path, recipe: Recipe) -> None:
+    run(tmp_path / "first", recipe(template="plain"))
+    run(tmp_path / "second", recipe(model=str(tmp_path / "first")))
+    first, second = (read_asking(tmp_path / name / "model") for name in ("first", "second"))
+    assert first is not None and second is not None
+    assert second.template == first.template == PLAIN_TEMPLATE
 
 
 def test_a_wording_with_two_blanks_is_told_when_asked(tmp_path: Path, recipe: Recipe) -> None:

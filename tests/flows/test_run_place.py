@@ -15,6 +15,7 @@ from flows.tuning_setup import Heard, assert_same_run, product, run
 from puna.errors import InputError
 from puna.flows import run_place, tuning
 from puna.flows.run_place import held, open_place
+from puna.tokens.rendering import PLAIN_TEMPLATE
 
 Recipe = Callable[..., dict[str, Any]]
 
@@ -74,6 +75,17 @@ def test_another_recipe_is_refused(tmp_path: Path, recipe: Recipe, changes: dict
         run(out, recipe(**changes))
     assert e.value.fix == "choose another --out, or add --force to begin again in this one"
     assert snapshot(out) == before
+
+
+def test_a_template_file_that_changed_is_another_recipe(tmp_path: Path, recipe: Recipe) -> None:
+    out, template = tmp_path / "run", tmp_path / "turns.jinja"
+    template.write_text(PLAIN_TEMPLATE)
+    asked = recipe(template=str(template))
+    run(out, asked)
+    assert not run(out, asked).fresh
+    template.write_text(" " + PLAIN_TEMPLATE)
+    with pytest.raises(InputError, match="holds a run of another recipe"):
+        run(out, asked)
 
 
 def test_other_data_are_refused_too(tmp_path: Path, recipe: Recipe) -> None:

@@ -75,7 +75,8 @@ def test_splits_leak_nothing(
     config["splits"] = {"seed": seed}
     for name in ("validation", "test"):
         if own in (name, "both"):
-            config[name] = str(write_rows(tmp_path / f"{name}.jsonl", told[:5] + pairs(3)))
+            held = told[:5] + pairs(3, begin=100 if name == "test" else 0)
+            config[name] = str(write_rows(tmp_path / f"{name}.jsonl", held))
     try:
         raw = read(**config)
     except InputError as error:
@@ -120,6 +121,13 @@ def test_a_split_without_a_good_row_is_refused(tmp_path: Path, pairs_file: Path,
     text = str(told.value)
     assert f"{bad}: no example is left for the {name} split" in text
     assert f"(the first: {bad}:1)" in text
+
+
+def test_a_split_that_another_one_has_is_refused(tmp_path: Path, pairs_file: Path) -> None:
+    held = str(write_rows(tmp_path / "held.jsonl", pairs(4, begin=90)))
+    with pytest.raises(InputError, match="no example is left for the validation split") as told:
+        read(train=str(pairs_file), validation=held, test=held)
+    assert "4 x is in the test split too (the first: " in str(told.value.fix)
 
 
 def test_at_most_so_many(pairs_file: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from flows.tuning_setup import (
     run,
     write_rows,
 )
-from puna.errors import InputError
+from generate import tiny
+from puna.errors import InputError, MissingPackageError
 from puna.generate import Sampling
 
 Recipe = Callable[..., dict[str, Any]]
@@ -161,6 +163,58 @@ def test_a_metric_of_the_task_chooses_the_best(tmp_path: Path, recipe: Recipe) -
     best = seen.index(max(seen))
     assert done.summary["best_step"] == 4 * (best + 1)
     assert done.summary["training"]["best_value"] == max(seen)
+
+
+WATCHED = {"metrics": ["exact_match"], "max_examples": 4}
+BEST = {"epochs": 2, "best_metric": "validation_exact_match", "best_is": "highest"}
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("train.best_metric", {"train": BEST, "watch": WATCHED}),
+        ("train.patience", {"train": {"epochs": 2, "patience": 1}}),
+        ("watch.metrics", {"watch": WATCHED}),
+    ],
+)
+def test_what_goes_by_validation_needs_some(
+    tmp_path: Path, recipe: Recipe, key: str, changes: dict[str, Any]
+) -> None:
+    asked, heard = recipe(**changes), Heard()
+    asked["data"]["splits"] = {"validation": 0, "test": 0}
+    with pytest.raises(InputError, match=f"{key} goes by the validation examples, and there are"):
+        run(tmp_path / "run", asked, heard)
+    assert heard.steps == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_watched_is_refused_before_the_first_step(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [{"text": f"Once upon a time there was a llama {n}."} for n in range(30)]
+    asked = recipe(
+        data={"train": str(write_rows(tmp_path / "t.jsonl", texts))},
+        objective="next_token",
+        wording={},
+        evaluation={"metrics": ["perplexity"], "resamples": 100},
+        watch=WATCHED,
+    )
+    heard = Heard()
+    with pytest.raises(InputError, match=r"watch\.metrics, .* has no question for the model"):
+        run(tmp_path / "run", asked, heard)
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    with pytest.raises(MissingPackageError, match="the metric 'chrf' needs the package"):
+        run(tmp_path / "run", recipe(watch={"metrics": ["chrf"]}), heard)
+    assert heard.steps == []
+
+
+def test_an_example_beyond_the_context_is_refused(tmp_path: Path, recipe: Recipe) -> None:
+    base = tiny.save_folder(tmp_path / "base", context=16)
+    asked = recipe(model=str(base))
+    asked["data"]["splits"] = {"validation": 0, "test": 0}
+    with pytest.raises(InputError, match=r"example has \d+ tokens; the model's context is 16") as e:
+        run(tmp_path / "run", asked)
+    assert e.value.fix == "set examples.max_tokens: 16"
 
 
 def test_it_stops_early_and_keeps_the_best(tmp_path: Path, recipe: Recipe) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 from puna import __version__
-from puna.errors import InputError
+from puna.errors import AlreadyToldError, InputError
 
 app = App(
     name="puna",
@@ -26,6 +26,8 @@ app = App(
     default_parameter=Parameter(negative_bool=()),
     suppress_keyboard_interrupt=False,  # it is `run` that says so
 )
+app.command("puna.cli.tokenize:tokenize", sort_key=-5, help="Texts into shards of tokens.")
+app.command("puna.cli.pretrain:pretrain", sort_key=-4, help="Raise a model from shards.")
 app.command("puna.cli.tune:tune", sort_key=-3, help="Teach a model by a recipe, and judge it.")
 app.command("puna.cli.evaluate:evaluate", sort_key=-2, help="Judge a model, against another.")
 app.command("puna.cli.generate:generate", sort_key=0, help="Continue prompts, or answer them.")
@@ -33,6 +35,7 @@ app.command("puna.cli.chat:chat", sort_key=1, help="Talk to a model in the termi
 app.command("puna.cli.convert:convert", sort_key=2, help="Change the format, prove it the same.")
 app.command("puna.cli.merge:merge", sort_key=3, help="A tuning and its base as one checkpoint.")
 app.command("puna.cli.show:show", sort_key=4, help="What a model or a run is, and its lineage.")
+app.command("puna.cli.plan:plan", sort_key=4, help="What a run would take, and what would fit.")
 app.command("puna.cli.models:models", sort_key=5, help="The models that are here.")
 app.command("puna.cli.doctor:doctor", sort_key=6, help="What this machine has and lacks.")
 
@@ -57,6 +60,8 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(_unknown(tokens[0]))
     except CycloptsError as error:
         return _complain(f"{error}\n  fix: see puna {_verb(tokens)}--help")
+    except AlreadyToldError:
+        return 2
     except InputError as error:
         if debug:
             traceback.print_exc()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -96,6 +97,7 @@ def compare(
         if not (options.out / COMPARISON).exists():
             _write(options, told)
         ground = _prepare(recipe, options, methods, watcher)
+        _check_runs(options, ground.identities)
         told["base"], told["model"] = ground.metrics, ground.model
         for number, entrant in enumerate(methods):
             watcher.note(f"{entrant.name} ({number + 1} of {len(methods)}): {entrant.told()}")
@@ -134,6 +136,26 @@ def _check(options: CompareOptions) -> None:
         raise InputError(
             f"holds {name}, which is not of a comparison", where=out, fix="choose another --out"
         )
+
+
+def _check_runs(options: CompareOptions, identities: Mapping[str, str]) -> None:
+    """Refuse what would leave nothing of an earlier comparison but failures."""
+    for name, identity in identities.items():
+        folder = options.out / name
+        told = _run_told(folder)
+        if told and told.get("identity") != identity and not options.force:
+            raise InputError(
+                "holds a run of another recipe, other data or another base",
+                where=folder,
+                fix="choose another --out, remove this folder, or add --force to begin all again",
+            )
+
+
+def _run_told(folder: Path) -> Mapping[str, Any]:
+    """The note of a run; empty where there is none."""
+    place = folder / RUN_FILE
+    told = read_json(place) if place.is_file() else {}
+    return told if isinstance(told, dict) else {"state": "unknown"}
 
 
 def _begin(
@@ -278,10 +300,9 @@ def _row(
 
 
 def _is_finished(folder: Path, identity: str) -> bool:
-    place = folder / RUN_FILE
     if not all((folder / name).exists() for name in (RUN_FILE, SUMMARY, PRODUCT)):
         return False
-    told = read_json(place)
+    told = _run_told(folder)
     return bool(told.get("state") == "finished" and told.get("identity") == identity)
 
 
@@ -298,5 +319,5 @@ def _step(entrant: Entrant, options: CompareOptions, ground: _Ground) -> Step:
         trunk_folder=trunk_folder(options.out, entrant.name),
         before=ground.before,
         force=options.force and os.path.lexists(folder),
-        command=f"puna tune {place} --out {folder}",
+        command=shlex.join(["puna", "tune", str(place), "--out", str(folder)]),
     )

@@ -11,8 +11,9 @@ from typing import Any
 from puna.artifact import find_manifest, format_bytes, read_json, read_manifest
 from puna.config import to_dict
 from puna.errors import InputError
+from puna.flows.pretrain_told import pretrain_rows
 from puna.flows.products import PRODUCT, RUN_FILE, is_tuning, read_asking
-from puna.flows.run_place import REPORT, SUMMARY
+from puna.flows.run_place import PRETRAINING, REPORT, SUMMARY
 from puna.flows.tune_report_told import Told, date, mapping, metrics, pair
 from puna.report.words import duration, energy, finite, mass, percent
 from puna.store.locate import locate
@@ -40,17 +41,27 @@ def run_rows(path: Path) -> Rows:
     if not (path / SUMMARY).is_file():
         return rows
     summary = _object(path / SUMMARY)
+    if told.get("kind") == PRETRAINING:
+        rows += pretrain_rows(summary)
+    else:
+        rows += _tuning_run_rows(summary)
+    return [
+        *rows,
+        ("report", str(path / REPORT)),
+        ("repeat it", str(summary.get("command"))),
+    ]
+
+
+def _tuning_run_rows(summary: Told) -> Rows:
     model, data = mapping(summary, "model"), mapping(summary, "data")
-    rows += [("title", str(summary.get("title"))), ("base", str(model.get("name")))]
+    rows = [("title", str(summary.get("title"))), ("base", str(model.get("name")))]
     rows += [("method", _method(mapping(summary, "method")))]
     splits = ", ".join(f"{n:,} {name}" for name, n in mapping(data, "splits").items() if n)
     rows += [("data", f"{splits} ({data.get('shape')})")]
     rows += [("", str(file)) for file in _files(data)]
     rows += [("training", _training(summary))]
     rows += [(_first(n, "quality"), text) for n, text in enumerate(_quality(summary))]
-    rows += [("cost", _cost(mapping(mapping(summary, "ledger"), "total")))]
-    rows += [("report", str(path / REPORT)), ("repeat it", str(summary.get("command")))]
-    return rows
+    return [*rows, ("cost", _cost(mapping(mapping(summary, "ledger"), "total")))]
 
 
 def tuning_rows(path: Path) -> Rows:
@@ -78,13 +89,18 @@ def tuning_rows(path: Path) -> Rows:
     return rows
 
 
-def lineage(path: Path) -> Iterator[str]:
+def lineage(path: Path, above: frozenset[Path] = frozenset()) -> Iterator[str]:
     """From a product back to what it was made from: each with its origin and its cost.
 
     Args:
         path: A run, a tuning or a checkpoint.
+        above: What stands on it, where that was told already.
     """
     path = path / PRODUCT if is_run(path) else path
+    if path.resolve() in above:
+        yield f"{path}: told above already; it stands on itself"
+        return
+    above |= {path.resolve()}
     place = find_manifest(path)
     told = None if place is None else read_manifest(place)
     base = None
@@ -97,9 +113,9 @@ def lineage(path: Path) -> Iterator[str]:
         yield f"tuning {path.name}: no manifest, made elsewhere"
     if is_tuning(path):
         saved = read_tuned(path)
-        yield from _below(saved.base.name, saved.base.identity)
+        yield from _below(saved.base.name, saved.base.identity, above)
     elif isinstance(base, str):
-        yield from _below(base, None)
+        yield from _below(base, None, above)
 
 
 def ancestor_lines(one: Any) -> Iterator[str]:
@@ -108,7 +124,10 @@ def ancestor_lines(one: Any) -> Iterator[str]:
         yield from _entry(one, str(one.get("digest")), one)
 
 
-def _below(name: str, identity: str | None) -> Iterator[str]:
+def _below(name: str, identity: str | None, above: frozenset[Path]) -> Iterator[str]:
+    if not name:
+        yield "base: not named"
+        return
     try:
         located = locate(name)
     except InputError as error:
@@ -117,7 +136,7 @@ def _below(name: str, identity: str | None) -> Iterator[str]:
     of = f", identity {identity[:16]}" if identity else ""
     yield f"base {name}{of}: {located.path}"
     if is_run(located.path) or is_tuning(located.path) or find_manifest(located.path):
-        yield from lineage(located.path)
+        yield from lineage(located.path, above)
 
 
 def _entry(identity: Told, digest: str, measured: Told) -> Iterator[str]:

@@ -158,7 +158,7 @@ def as_tokens(test: TestData, renderer: Renderer, config: ExampleConfig) -> AsTo
 
 def fitting(config: ExampleConfig, options: DataOptions, context: int) -> ExampleConfig:
     """How long an example may be for a model that takes `context` tokens."""
-    wanted = options.max_tokens or config.max_tokens
+    wanted = config.max_tokens if options.max_tokens is None else options.max_tokens
     return dataclasses.replace(config, max_tokens=min(wanted, context))
 
 

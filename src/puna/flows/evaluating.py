@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -169,8 +169,9 @@ class _Work:
 
     def _test(self, wording: Wording, *, insist: bool) -> TestData:
         if self.options.data.data:
-            self._warn_of_training_files()
-            return read_files(self.options.data, wording, insist=insist)
+            found = read_files(self.options.data, wording, insist=insist)
+            self._warn_of_training_files(found.files)
+            return found
         if self.recipe is None:
             raise InputError(
                 "brings no test data of its own",
@@ -215,7 +216,7 @@ class _Work:
         said: dict[str, Any] = {
             key: value for key, value in vars(judging).items() if value not in (None, ())
         }
-        if own.test.shape == "text":
+        if own.test.shape == "text" and base.needs("outputs"):
             said.setdefault("metrics", OF_TEXT)
         elif own.test.shape == "parallel" and self.recipe is None:
             said.setdefault("metrics", OF_TRANSLATION)
@@ -231,12 +232,14 @@ class _Work:
                 )
         return config
 
-    def _warn_of_training_files(self) -> None:
+    def _warn_of_training_files(self, files: Sequence[Path]) -> None:
         told = dict(self.subject.summary.get("data") or {}).get("files")
-        learnt = {str(path) for path in (told or {}).get("train", [])}
-        named = {str(path) for path in self.options.data.data}
-        for path in sorted(learnt & (named | {str(Path(one).resolve()) for one in named})):
-            self.notes.append(f"The model was trained on {path}: it is judged on what it learnt.")
+        learnt = {Path(path).resolve() for path in (told or {}).get("train", [])}
+        for path in files:
+            if path.resolve() in learnt:
+                self.notes.append(
+                    f"The model was trained on {path}: it is judged on what it learnt."
+                )
 
     # --- judging ----------------------------------------------------------------------------------
 

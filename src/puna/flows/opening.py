@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from puna.artifact import digest_file, digest_json
+from puna.config import to_dict
 from puna.errors import InputError
 from puna.flows.identity import checkpoint_identity
 from puna.flows.products import Asking, checkpoint_asking, find_product, is_tuning, read_asking
@@ -23,10 +25,10 @@ from puna.store import Checkpoint, check_finite, open_checkpoint
 from puna.store.locate import locate
 from puna.tokens import Tokenizer, open_tokenizer
 from puna.tune import attached, load_tuned, read_tuned
+from puna.tune.files import SavedTuning
+from puna.tune.peft_files import PEFT_CONFIG
 
 THREADS_PER_CORE = 4  # more can only be a mistake
-
-
 MAX_STACKED = 8  # tunings on tunings; more can only be a circle
 
 
@@ -55,10 +57,7 @@ class Opened:
         base = checkpoint_identity(self.checkpoint)
         if not self.tunings:
             return base
-        own = [
-            [digest_file(path) for path in sorted(folder.glob("*.safetensors"))]
-            for folder in self.tunings
-        ]
+        own = [_tuning_identity(read_tuned(folder)) for folder in self.tunings]
         return digest_json({"base": base, "tunings": own})
 
 
@@ -98,11 +97,12 @@ def _open_tuning(
     saved = read_tuned(path)
     if stacked >= MAX_STACKED:
         raise InputError(f"stands on more than {MAX_STACKED} other tunings", where=path)
+    name_of_base = base_name(saved)
     try:
-        base = open_model(saved.base.name, device=device, dtype=dtype, stacked=stacked + 1)
+        base = open_model(name_of_base, device=device, dtype=dtype, stacked=stacked + 1)
     except InputError as error:
         raise InputError(
-            f"needs its base {saved.base.name!r}: {error.what}", where=path, fix=error.fix
+            f"needs its base {name_of_base!r}: {error.what}", where=path, fix=error.fix
         ) from error
     identity = None if saved.base.identity is None else base.identity
     tuned = load_tuned(base.model, path, check_identity=identity)
@@ -118,6 +118,29 @@ def _open_tuning(
         (*base.tunings, path),
         read_asking(path) or base.asking,
     )
+
+
+def base_name(saved: SavedTuning) -> str:
+    """The name of the base that a tuning stands on.
+
+    Raises:
+        InputError: It names none, as PEFT allows.
+    """
+    if not saved.base.name:
+        raise InputError(
+            "does not name its base",
+            where=saved.folder,
+            fix=f"write it into base_model_name_or_path of {PEFT_CONFIG}",
+        )
+    return saved.base.name
+
+
+def _tuning_identity(saved: SavedTuning) -> list[Any]:
+    """What makes a tuning what it is: its values, and the settings by which they act."""
+    plain = to_dict(type(saved.config)())
+    said = to_dict(saved.config).items()
+    changed = {key: value for key, value in said if key == "method" or value != plain[key]}
+    return [changed, digest_file(saved.tensors)]
 
 
 def check_tunable(base: Opened) -> None:

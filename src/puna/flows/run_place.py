@@ -25,8 +25,21 @@ from puna.train.log import METRICS
 
 BEFORE, AFTER = "before.json", "after.json"
 SUMMARY, REPORT, TENSORBOARD = "summary.json", "report.html", "tensorboard"
+SAMPLES = "samples.jsonl"
 REMOVING = "removing"
-OWN = (RUN_FILE, METRICS, CHECKPOINTS, BEFORE, AFTER, SUMMARY, REPORT, TENSORBOARD, PRODUCT)
+TUNING, PRETRAINING = "tuning run", "pretraining run"  # kinds of run
+OWN = (
+    RUN_FILE,
+    METRICS,
+    CHECKPOINTS,
+    BEFORE,
+    AFTER,
+    SAMPLES,
+    SUMMARY,
+    REPORT,
+    TENSORBOARD,
+    PRODUCT,
+)
 
 
 @dataclass(frozen=True)
@@ -37,10 +50,11 @@ class RunPlace:
     identity: str
     finished: bool  # it was, when it was opened
     begun: bool  # by an earlier process
+    kind: str = TUNING
 
     def finish(self) -> None:
         """Note that all is done."""
-        _note(self.path, self.identity, "finished")
+        _note(self.path, self.identity, "finished", self.kind)
 
 
 def check_place(path: Path, *, force: bool = False, resume: bool = False) -> None:
@@ -95,7 +109,14 @@ def held(path: Path) -> Iterator[None]:
         yield
 
 
-def open_place(path: Path, identity: str, *, force: bool = False, resume: bool = False) -> RunPlace:
+def open_place(
+    path: Path,
+    identity: str,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    kind: str = TUNING,
+) -> RunPlace:
     """Begin a run in a folder, or go on with the one that is there.
 
     A run that has nothing to lose yet makes room for another.
@@ -105,6 +126,7 @@ def open_place(path: Path, identity: str, *, force: bool = False, resume: bool =
         identity: Of recipe, data and base: a run goes on with the same ones only.
         force: Remove the run that is there, and begin again.
         resume: There must be one to go on with.
+        kind: What the run is.
 
     Raises:
         InputError: The folder holds another run or something else; or nothing to resume.
@@ -115,12 +137,12 @@ def open_place(path: Path, identity: str, *, force: bool = False, resume: bool =
     same = told.get("identity") == identity
     empty = not any((path / name).exists() for name in OWN if name != RUN_FILE)
     if force or state == REMOVING or (empty and not same):
-        _clear(path, identity)
+        _clear(path, identity, kind)
         told = {}
     if not told:
         _make(path)
-        _note(path, identity, "running")
-        return RunPlace(path, identity, finished=False, begun=False)
+        _note(path, identity, "running", kind)
+        return RunPlace(path, identity, finished=False, begun=False, kind=kind)
     if not same:
         raise InputError(
             "holds a run of another recipe, other data or another base",
@@ -128,7 +150,8 @@ def open_place(path: Path, identity: str, *, force: bool = False, resume: bool =
             fix="choose another --out, or add --force to begin again in this one",
         )
     whole = all((path / name).exists() for name in (PRODUCT, SUMMARY, REPORT))
-    return RunPlace(path, identity, finished=state == "finished" and whole, begun=True)
+    finished = state == "finished" and whole
+    return RunPlace(path, identity, finished=finished, begun=True, kind=kind)
 
 
 def _told(path: Path, *, force: bool) -> dict[str, Any]:
@@ -145,11 +168,11 @@ def _told(path: Path, *, force: bool) -> dict[str, Any]:
     return told if isinstance(told, dict) else {"state": "unknown"}
 
 
-def _clear(path: Path, identity: str) -> None:
+def _clear(path: Path, identity: str, kind: str) -> None:
     """Remove a run; one that is killed at this is not taken for a run to go on with."""
     if not (path / RUN_FILE).is_file():
         return
-    _note(path, identity, REMOVING)
+    _note(path, identity, REMOVING, kind)
     for name in (*(name for name in OWN if name != RUN_FILE), RUN_FILE):
         _remove(path / name)
 
@@ -165,12 +188,11 @@ def _make(path: Path) -> None:
         ) from error
 
 
-def _note(path: Path, identity: str, state: str) -> None:
+def _note(path: Path, identity: str, state: str, kind: str) -> None:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    told = {"kind": kind, "identity": identity, "state": state, "since": stamp}
     with writing_file(path / RUN_FILE, force=True) as temporary:
-        write_json(
-            temporary, {"kind": "tuning run", "identity": identity, "state": state, "since": stamp}
-        )
+        write_json(temporary, told)
 
 
 def _foreign(path: Path, *, is_run: bool) -> str | None:

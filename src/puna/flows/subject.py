@@ -5,7 +5,7 @@ Read from the small files only; no weights are touched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from puna.artifact import find_manifest, read_json, read_manifest
 from puna.config import from_dict
 from puna.errors import InputError
-from puna.flows.opening import checkpoint_tokenizer, read_config
+from puna.flows.opening import MAX_STACKED, base_name, checkpoint_tokenizer, read_config
 from puna.flows.products import (
     PRODUCT,
     RUN_FILE,
@@ -24,14 +24,12 @@ from puna.flows.products import (
     is_tuning,
     read_asking,
 )
-from puna.flows.run_place import SUMMARY
+from puna.flows.run_place import PRETRAINING, SUMMARY
 from puna.flows.tune_recipe import TuneRecipe
 from puna.store import open_checkpoint
 from puna.store.locate import locate
 from puna.tokens import Tokenizer
 from puna.tune import read_tuned
-
-MAX_STACKED = 8  # as many tunings on one another as opening allows
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Subject:
     def base(self) -> str | None:
         """The name of the model that this one was made from; None where nothing says so."""
         if is_tuning(self.path):
-            return read_tuned(self.path).base.name
+            return read_tuned(self.path).base.name or None
         manifest = find_manifest(self.path)
         told = None if manifest is None else read_manifest(manifest)
         base = None if told is None else told["identity"]["config"].get("base")
@@ -62,13 +60,15 @@ class Subject:
         return told if isinstance(told, dict) else {}
 
     def recipe(self) -> TuneRecipe | None:
-        """The recipe of the run; None where there is none.
+        """The recipe of the tuning run; None where there is none.
 
         Raises:
             InputError: It is of another version of puna.
         """
         asked = self.summary.get("asked")
         if not isinstance(asked, dict) or self.run is None:
+            return None
+        if self.summary.get("kind") == PRETRAINING:  # it held out documents, not examples
             return None
         return from_dict(TuneRecipe, asked, str(self.run / SUMMARY))
 
@@ -79,11 +79,17 @@ class Subject:
         Raises:
             InputError: A base is not here.
         """
+        *_, bottom = self._stack()
+        return bottom
+
+    def _stack(self) -> Iterator[Path]:
+        """The product, and what it stands on, down to a checkpoint."""
         path = self.path
-        for _ in range(MAX_STACKED):
+        for _ in range(MAX_STACKED + 1):
+            yield path
             if not is_tuning(path):
-                return path
-            name = read_tuned(path).base.name
+                return
+            name = base_name(read_tuned(path))
             try:
                 path = find_product(locate(name).path)
             except InputError as error:
@@ -96,11 +102,15 @@ class Subject:
         """How it was taught to be asked; None where it does not say.
 
         Raises:
-            InputError: What it says is damaged.
+            InputError: What it says is damaged, or a base is not here.
         """
-        if is_tuning(self.path):
-            return read_asking(self.path) or find_subject(str(self.base)).asking()
-        return checkpoint_asking(open_checkpoint(self.path))
+        for path in self._stack():
+            if not is_tuning(path):
+                return checkpoint_asking(open_checkpoint(path))
+            told = read_asking(path)
+            if told is not None:
+                return told
+        return None
 
     def tokenizer(self) -> tuple[Tokenizer, int]:
         """The tokenizer, and the tokens that the model takes.

@@ -111,8 +111,9 @@ def read_items(config: DataConfig, wording: Wording) -> RawData:
     items = separate({**own, **parts, "train": own["train"]}, quarantine=quarantine)
     limits = (config.max_examples, config.max_test, config.max_test)
     chosen = {name: _first(items[name], limit) for name, limit in zip(SPLITS, limits, strict=True)}
-    if not chosen["train"]:
-        raise _nothing(config, "train", quarantine)
+    for name in parts:  # of a validation file that is the test file, say, nothing is left
+        if not chosen[name]:
+            raise _nothing(config, name, quarantine)
     return RawData(chosen, files, shape, why, quarantine)
 
 

@@ -145,21 +145,24 @@ class TuneRecipe:
     """Also write TensorBoard events (extra `tensorboard`)."""
 
     def __post_init__(self) -> None:
-        best = self.train.best_metric
-        for metric in MEASURES:
-            if best != f"validation_{metric.name}":
-                continue
-            if metric.name not in self.watch.metrics:
-                raise InputError(
-                    f"train.best_metric names {best}, which is not found while training",
-                    fix=f"add {metric.name} to watch.metrics",
-                )
-            right = "highest" if metric.higher_is_better else "lowest"
-            if self.train.best_is != right:
-                raise InputError(
-                    f"train.best_is is {self.train.best_is}, which is the worst of {best}",
-                    fix=f"set train.best_is: {right}",
-                )
+        best, higher = self.train.best_metric, {"validation_loss": False}
+        for name in self.watch.metrics:
+            higher[f"validation_{name}"] = measure(name).higher_is_better
+        if best not in higher:
+            name = best.removeprefix("validation_")
+            known = name in [metric.name for metric in MEASURES]
+            raise InputError(
+                f"train.best_metric names {best}, which is not found while training",
+                fix=f"add {name} to watch.metrics, and name it validation_{name}"
+                if known
+                else f"it can be {', '.join(higher)}, or validation_ and a metric of watch.metrics",
+            )
+        right = "highest" if higher[best] else "lowest"
+        if self.train.best_is != right:
+            raise InputError(
+                f"train.best_is is {self.train.best_is}, which is the worst of {best}",
+                fix=f"set train.best_is: {right}",
+            )
 
     def named(self, path: Path) -> str:
         """The title, or what stands for it."""

@@ -46,9 +46,8 @@ from puna.report.words import (
     probability,
 )
 
-SAMPLES = 20
+SAMPLES = 20  # that stand side by side
 LISTED_FILES = 2  # of each split
-"""How many samples stand side by side."""
 
 _LABELS = (
     ("identity", "model identity"),

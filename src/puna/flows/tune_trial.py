@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import torch
 
 from puna.artifact import format_bytes
-from puna.config import to_dict
-from puna.evaluate import judge
+from puna.evaluate import Case, choose, judge
 from puna.flows.opening import set_threads
+from puna.flows.recipe_lines import recipe_lines
 from puna.flows.trunks import make_trunks
 from puna.flows.tune_recipe import TuneRecipe
 from puna.flows.tuning import Workbench
@@ -25,6 +26,7 @@ from puna.train.memory import peak_bytes
 from puna.train.objectives import Objective, Term, Trunk
 from puna.tune import Tuned
 from puna.tune.trunk_cache import TrunkCacheConfig
+from puna.tune.trunk_codec import Codec
 from puna.tune.trunk_plan import run_trunk
 
 TRIED_BATCHES = 3
@@ -44,7 +46,7 @@ def rehearse(recipe: TuneRecipe, origins: Mapping[str, str], watcher: Watcher) -
     Raises:
         InputError: What the run itself would refuse.
     """
-    yield from _recipe_lines(recipe, origins)
+    yield from recipe_lines(recipe, origins)
     set_threads(recipe.threads)
     with Meter(dataclasses.replace(recipe.meter, use_codecarbon=False)) as meter:
         bench = Workbench(recipe, meter, watcher)
@@ -57,29 +59,13 @@ def rehearse(recipe: TuneRecipe, origins: Mapping[str, str], watcher: Watcher) -
         yield from _costs(bench, tuned, judging)
 
 
-def _recipe_lines(recipe: TuneRecipe, origins: Mapping[str, str]) -> Iterator[str]:
-    values = dict(_flat(to_dict(recipe), ""))
-    width = max(map(len, values))
-    for key, value in values.items():
-        origin = origins.get(key, "default")
-        yield f"{key:<{width}}  {value!r}  # {origin}"
-
-
-def _flat(values: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _costs(bench: Workbench, tuned: Tuned, judging: float) -> Iterator[str]:
     recipe, model = bench.recipe, bench.base.model
     trunks = make_trunks(model, tuned, bench.data.examples, TrunkCacheConfig(enabled=False))
     trunk = trunks.of["train"]
     cached = trunk.start > 0 and recipe.trunk_cache.enabled
     loader = bench.loader("train")
-    steps = loader.batches_in_epoch(0) / recipe.train.micro_batches
+    steps = math.ceil(loader.batches_in_epoch(0) / recipe.train.micro_batches)
     tokens = sum(map(len, bench.data.examples["train"]))
     held_out = sum(map(len, bench.data.examples["validation"]))
     batches = [batch for _, batch in islice(loader, TRIED_BATCHES)]
@@ -94,8 +80,9 @@ def _costs(bench: Workbench, tuned: Tuned, judging: float) -> Iterator[str]:
     yield f"steps             {steps:,.0f} an epoch, {steps * epochs:,.0f} in all"
     yield f"tokens            {tokens:,} an epoch"
     if cached:
-        disk = (tokens + held_out) * model.config.hidden_size * 4
-        yield f"trunk cache       about {fill:,.0f} s once, {format_bytes(disk)} in float32"
+        codec = Codec.choose(recipe.trunk_cache.dtype, model.model.norm.weight.dtype)
+        disk = (tokens + held_out) * codec.token_bytes(model.config.hidden_size)
+        yield f"trunk cache       about {fill:,.0f} s once, {format_bytes(disk)} in {codec.name}"
     elif trunk.start:
         yield f"trunk             about {fill * epochs:,.0f} s of the training (no cache)"
     yield f"training          about {training:,.0f} s"
@@ -122,15 +109,29 @@ def _epochs(config: TrainConfig, steps: float, seconds: float, before: float) ->
 
 
 def _judging_seconds(bench: Workbench) -> float:
-    cases = bench.data.cases["test"]
+    """Of one model: its figures, and the answers that are only shown."""
+    config = bench.recipe.evaluation
+    cases = choose(bench.data.cases["test"], config.limit)
     if not cases:
         return 0.0
-    began = time.perf_counter()
-    config = dataclasses.replace(bench.recipe.evaluation, limit=TRIED_CASES, samples=0)
+    tried = min(len(cases), TRIED_CASES)
+    alone = _seconds_to_judge(bench, cases, samples=0)
+    seconds = alone * len(cases) / tried
+    shown = min(config.samples, sum(bool(len(case.prompt_ids)) for case in cases))
+    if shown and not config.needs("outputs"):
+        answers = min(shown, tried)
+        more = _seconds_to_judge(bench, cases, samples=answers) - alone
+        seconds += max(more, 0.0) * shown / answers
+    return seconds
+
+
+def _seconds_to_judge(bench: Workbench, cases: Sequence[Case], *, samples: int) -> float:
+    """Of a few cases, with so many answers where no metric needs any."""
+    config = dataclasses.replace(bench.recipe.evaluation, limit=TRIED_CASES, samples=samples)
     stops = bench.renderer.stop_ids
+    began = time.perf_counter()
     judge(bench.base.model, bench.base.tokenizer, cases, config, stop_ids=stops)
-    judged = min(len(cases), bench.recipe.evaluation.limit or len(cases))
-    return (time.perf_counter() - began) * judged / min(judged, TRIED_CASES)
+    return time.perf_counter() - began
 
 
 def _trunk_seconds(bench: Workbench, start: int) -> float:

@@ -41,6 +41,7 @@ from puna.flows.run_place import (
     open_place,
 )
 from puna.flows.trunks import Trunks, make_trunks
+from puna.flows.tune_checks import check_ready
 from puna.flows.tune_data import RawData, TokenData, encode, read_items
 from puna.flows.tune_recipe import TuneRecipe
 from puna.flows.tune_report import tune_page
@@ -113,9 +114,9 @@ def tune(recipe: TuneRecipe, options: TuneOptions, watcher: Watcher) -> Tuning:
     set_threads(recipe.threads)
     with Meter(recipe.meter) as meter:
         bench = Workbench(recipe, meter, watcher)
-        how = {"force": options.force, "resume": options.resume}
+        force, resume = options.force, options.resume
         with held(options.out):
-            place = open_place(options.out, bench.identity, **how)
+            place = open_place(options.out, bench.identity, force=force, resume=resume)
             if place.finished:
                 return _published(place, fresh=False)
             return _Run(bench, place, options).run()
@@ -137,13 +138,16 @@ class Workbench:
             self.base_identity = self.base.identity
             self.device = self.base.model.model.norm.weight.device
             self.told_model = told_model(self.base, self.base_identity)
-        self.renderer = Renderer(self.base.tokenizer, template_text(recipe.template))
+        taught = None if self.base.asking is None else self.base.asking.template
+        self.template = template_text(recipe.template) or taught
+        self.renderer = Renderer(self.base.tokenizer, self.template)
         with meter.stage("data") as cost:
             self.data: TokenData = encode(
                 self.raw, self.renderer, recipe.examples, everything=self.everything
             )
             cost.tokens += sum(mask.tokens for mask in self.data.masks.values())
         self._tell_data()
+        check_ready(recipe, self.data, self.base.model.config.max_position_embeddings)
 
     @property
     def everything(self) -> bool:
@@ -157,6 +161,7 @@ class Workbench:
 
     def identity_with(self, recipe: TuneRecipe) -> str:
         """The same with a recipe that differs in its method and its training only."""
+        recipe = dataclasses.replace(recipe, template=self.template)  # not the name of its file
         return run_identity(recipe, self.raw.identity, self.base_identity, UNHASHED)
 
     @cached_property
