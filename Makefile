@@ -99,7 +99,7 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-python $(STAMP_INPUTS)
 
 $(BENCH_VENV)/.stamp-bench: $(BENCH_VENV)/.stamp-python $(STAMP_INPUTS)
 	@echo "==> installing Puna and its peers into $(BENCH_VENV)"
-	@$(BENCH_VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[fast,hf,evaluate]' accelerate peft psutil
+	@$(BENCH_VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[fast,hf,evaluate]' accelerate peft psutil datasets
 	@$(BENCH_VENV)/bin/python $(INSTALL) --no-deps $(LLAMA_BASE)
 	@touch $@
 

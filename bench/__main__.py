@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bench import converting, decoding, loading, tuning
+from bench import converting, decoding, loading, pretraining, tokenizing, tuning
 from bench.measure import Row
 from bench.work import Work, prepared
 
@@ -20,6 +20,8 @@ PARTS: dict[str, Callable[[Work, int], Iterator[Row]]] = {
     "decoding": decoding.rows,
     "converting": converting.rows,
     "tuning": tuning.rows,
+    "tokenizing": tokenizing.rows,
+    "pretraining": pretraining.rows,
 }
 HEAD = "| what | ours | peer | ratio | over the turns | asked | |\n|---|---:|---:|---:|---|---|---|"
 
@@ -52,7 +54,7 @@ def main() -> None:
 
 
 def _title(parts: list[str], turns: int) -> str:
-    names = ("puna", "torch", "transformers", "tokenizers", "peft", "llama-cpp-python")
+    names = ("puna", "torch", "transformers", "tokenizers", "peft", "datasets", "llama-cpp-python")
     versions = []
     for name in names:
         try:

@@ -25,13 +25,11 @@ def main() -> None:
             gauge.mark()
 
         def progress(self, what: str, done: int, total: int) -> None:
-            if what == "trunk cache" and done == total:
-                filled.append(gauge.seconds())
+            """Nothing."""
 
         def lines(self, title: str, lines: list[str]) -> None:
             """Nothing."""
 
-    filled: list[float] = []
     spec = Spec.read(sys.argv[1])
     out = Path(spec.out)
     tune(from_dict(TuneRecipe, spec.recipe()), TuneOptions(out), Watcher())

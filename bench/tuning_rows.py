@@ -14,7 +14,7 @@ from bench.tuning_spec import Spec
 
 LAYERS = 6
 SAME = 1e-3  # nats: two losses so near are the same
-COMPOSED = "composed of the first epoch and the median later one"
+COMPOSED = "the epochs measured, and the median later one for the rest"
 Told = dict[str, Any]  # what a side printed
 
 
@@ -55,6 +55,14 @@ def turn_rows(sides: Sides, spec: Spec) -> Iterator[Row]:
             target,
             f"trained {trained / tokens:.0%} of them",
         )
+    yield from _sameness_rows(sides, spec)
+    yield _cache_row(sides, spec, trained / tokens)
+    yield from _whole_rows(sides)
+    yield from _loss_rows(sides, spec)
+
+
+def _sameness_rows(sides: Sides, spec: Spec) -> Iterator[Row]:
+    """Memory, and that both sides learnt the same."""
     memory = [[told["grown"] / 2**20 for told in side] for side in (sides.ours_all, sides.peer_all)]
     yield _row(
         "LoRA on all layers: peak memory above the loaded model",
@@ -72,7 +80,10 @@ def turn_rows(sides: Sides, spec: Spec) -> Iterator[Row]:
         yield _row(
             f"validation loss after {spec.epochs} epochs, {what}", losses, "nats", "less", None, ""
         )
-    yield _cache_row(sides, spec, trained / tokens)
+
+
+def _whole_rows(sides: Sides) -> Iterator[Row]:
+    """From the start of the process to the last validation."""
     for what, peer, targets in (
         (f"peft on the last {LAYERS}", sides.peer_top, (2.0, 2.3)),
         ("peft on all layers", sides.peer_all, (3.0, 3.6)),
@@ -100,7 +111,6 @@ def turn_rows(sides: Sides, spec: Spec) -> Iterator[Row]:
         spread="",
         note="the composed time stands in the peer's column",
     )
-    yield from _loss_rows(sides, spec)
 
 
 def entry_row(dtype: str, told: Told, sides: Sides) -> Row:
