@@ -33,6 +33,13 @@ CASES: Mapping[str, dict[str, Any]] = MappingProxyType(
             "row_tokens": 512,
             "activation_checkpointing": True,
         },
+        "pretraining, 2 x 512": {"model": "laptop-60m", "rows": 2, "row_tokens": 512},
+        "pretraining, recomputed, 4 x 512": {
+            "model": "laptop-60m",
+            "rows": 4,
+            "row_tokens": 512,
+            "activation_checkpointing": True,
+        },
         "pretraining, 2 micro-batches of 2 x 512": {
             "model": "laptop-30m",
             "rows": 2,

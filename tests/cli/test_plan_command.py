@@ -15,9 +15,17 @@ def test_a_plan_of_a_preset(puna: Call) -> None:
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("model         llama-7b: 6,738,415,616 parameters\n")
     assert "memory of each device, at the highest moment of a step\n" in ran.out
-    for word in ("weights", "gradients", "optimizer", "activations", "logits", "together"):
+    for word in ("weights", "optimizer", "activations", "logits", "together"):
         assert f"\n  {word} " in ran.out
+    assert "(in the head)\n" in ran.out, "where there are no gradients yet"
     assert "DOES NOT FIT" not in ran.out
+
+
+def test_gradients_where_a_step_is_highest_with_them(puna: Call) -> None:
+    ran = puna("plan", "7B", "--hardware", "a100-80gb", "--ranks", "8", "--checkpointing")
+    assert (ran.code, ran.err) == (0, "")
+    assert "\n  gradients " in ran.out
+    assert "block's gradients)\n" in ran.out
 
 
 def test_the_carbon_of_the_llama_paper(puna: Call) -> None:

@@ -44,7 +44,7 @@ def test_from_a_recipe_to_a_text(puna: Call, files: Callable[..., Path]) -> None
     assert "vocabulary: 300 tokens" in ran.err
     assert re.search(r"^[\d,]+ tokens/s, [\d.]+ % of the machine's rate", ran.err, re.MULTILINE)
     assert re.search(r"^bits per byte: [\d.]+$", ran.err, re.MULTILINE)
-    assert re.search(r"^memory: .* at the most", ran.err, re.MULTILINE)
+    assert re.search(r"^memory: .* at the most, predicted .*%\)", ran.err, re.MULTILINE)
     assert ran.err.splitlines()[-1] == 'use it   puna generate --model run "..."'
     made = puna("generate", "--model", "run", "--quiet", "--max-tokens", "4", "Once upon")
     assert made.code == 0, made.err

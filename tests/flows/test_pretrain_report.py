@@ -90,9 +90,9 @@ def summary() -> dict[str, Any]:
         },
         "memory": {
             "predicted": {
-                "weights_bytes": 3.4e7,
-                "activations_bytes": 2.6e8,
-                "total_bytes": 5.4e8,
+                "weights": 3.4e7,
+                "activations": 2.6e8,
+                "total": 5.4e8,
                 "moment": "in the head",
             },
             "peak_bytes": 6e8,

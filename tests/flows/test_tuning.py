@@ -239,6 +239,16 @@ def test_tensorboard_events(tmp_path: Path, recipe: Recipe) -> None:
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
 
 
+def test_memory_is_told_as_predicted_and_as_measured(tmp_path: Path, recipe: Recipe) -> None:
+    done = run(tmp_path / "run", recipe())
+    told = done.summary["memory"]
+    assert told["peak_bytes"] == done.summary["training"]["peak_bytes"]
+    assert told["predicted"]["runtime"] == told["resident_bytes"]
+    assert told["predicted"]["total"] > told["resident_bytes"]
+    assert "were predicted" in told["sentence"]
+    assert told["sentence"] in done.report.read_text()
+
+
 def test_what_the_summary_tells(tmp_path: Path, recipe: Recipe) -> None:
     done = run(tmp_path / "my-run", recipe())
     told = done.summary

@@ -141,6 +141,8 @@ def _tell(done: Tuning) -> None:
     for name, metric in ((done.summary.get("after") or {}).get("metrics") or {}).items():
         before = (done.summary.get("before") or {})["metrics"][name]
         print(f"{name}: {_figure(before)} -> {_figure(metric)}", file=sys.stderr)
+    if said := (done.summary.get("memory") or {}).get("sentence"):
+        print(said, file=sys.stderr)
     print(f"report   {done.report}", file=sys.stderr)
     print(f'use it   puna generate --model {done.path} "..."', file=sys.stderr)
 

@@ -132,7 +132,7 @@ def _of_model(model: str, hardware: Hardware) -> Subject:
     config, checkpoint = _checkpoint(model)
     setting = default_setting(config, hardware)
     method = method_config({"method": "lora"})
-    mapped = not hardware.cuda and _maps(checkpoint, setting.dtype)
+    mapped = not hardware.cuda and stays_mapped(checkpoint, setting.dtype)
     return Subject(model, dataclasses.replace(setting, method=method, mapped=mapped))
 
 
@@ -166,7 +166,7 @@ def _path(name: str) -> Path:
         raise InputError(f"{error.what}; nor is it a preset", where=error.where, fix=fix) from error
 
 
-def _maps(checkpoint: Checkpoint, dtype: str) -> bool:
+def stays_mapped(checkpoint: Checkpoint, dtype: str) -> bool:
     """Whether its weights stay mapped from their file instead of being copied."""
     stored = {_STORED.get(tensor.stored) for tensor in checkpoint.tensors.values()}
     return stored == {dtype}
@@ -254,7 +254,7 @@ def _tuning(name: str, recipe: TuneRecipe, hardware: Hardware) -> Subject:
         micro_batches=recipe.train.micro_batches,
         activation_checkpointing=recipe.train.activation_checkpointing,
         optimizer=recipe.train.optim.kind,
-        mapped=not hardware.cuda and _maps(checkpoint, dtype),
+        mapped=not hardware.cuda and stays_mapped(checkpoint, dtype),
     )
     note = (
         f"a batch is taken to have {most:,} tokens, the most that the recipe allows; "

@@ -252,9 +252,9 @@ def memory(summary: Told) -> Section:
         rows = tuple(
             (key.removesuffix("_bytes").replace("_", " "), format_bytes(size))
             for key, size in sizes.items()
-            if key != "total_bytes" and size
+            if key != "total" and size
         )
-        whole = sizes.get("total_bytes")
+        whole = sizes.get("total")
         total = () if whole is None else ("Total", format_bytes(whole))
         caption = f"Predicted from the shapes; highest {text(predicted.get('moment'))}".strip()
         parts.append(Table(("Component", "Predicted"), rows, caption=caption, total=total))

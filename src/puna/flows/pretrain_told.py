@@ -188,7 +188,7 @@ def memory_line(summary: Told) -> str:
     memory = mapping(summary, "memory")
     peak = finite(memory.get("peak_bytes"))
     said = "not measured" if peak is None else format_bytes(peak)
-    total = finite(mapping(memory, "predicted").get("total_bytes"))
+    total = finite(mapping(memory, "predicted").get("total"))
     if total is None or not peak:
         return f"memory: {said} at the most"
     off = percent(total / peak - 1, 0)

@@ -174,6 +174,8 @@ def cost(summary: Told) -> Section:
     parts: list[Part] = [table]
     if len(bars) > 1:
         parts.append(BarChart("Where the time went", bars, "seconds"))
+    if said := text(mapping(summary, "memory").get("sentence")):
+        parts.append(Paragraph(f"Training, {said}.", "quiet"))
     return Section("What it cost", (*parts, *_estimates(ledger, total)), short="Cost")
 
 

@@ -43,6 +43,7 @@ from puna.flows.run_place import (
 from puna.flows.trunks import Trunks, make_trunks
 from puna.flows.tune_checks import check_ready
 from puna.flows.tune_data import RawData, TokenData, encode, read_items
+from puna.flows.tune_memory import told_memory, tuning_footprint
 from puna.flows.tune_recipe import TuneRecipe
 from puna.flows.tune_report import tune_page
 from puna.flows.tune_summary import Outcome, told_machine, told_model
@@ -211,6 +212,7 @@ class _Run:
         if self.options.before is not None:
             self._keep(BEFORE, self.options.before)
         before = self._judged(BEFORE, "judging the base")
+        self.footprint = tuning_footprint(self.bench)
         self.resident_bytes = begin_peak(self.bench.device)
         tuned = self.bench.attach()
         trunks = make_trunks(self.model, tuned, self.bench.data.examples, self._cache_config())
@@ -367,6 +369,7 @@ class _Run:
             "data": bench.raw.told(),
             "mask": {k: m.to_dict() for k, m in bench.data.masks.items() if m.examples},
             **outcome.told(samples=self.recipe.evaluation.samples, begun=self.place.begun),
+            "memory": told_memory(self.footprint, self.resident_bytes, result.peak_bytes),
             "ledger": self.meter.to_dict(),
             "machine": told_machine(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

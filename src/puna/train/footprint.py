@@ -21,10 +21,14 @@ from puna.tune import MethodConfig
 __all__ = ["Footprint", "Setting", "learning_counts", "predict"]
 
 _MIB = 1 << 20
-# Resident before anything is loaded: Python, torch and what training imports.
-RUNTIME_BYTES = 320 * _MIB
-# Enters memory with the first step on a CPU: kernels' code, threads' stacks and their own heaps.
+# Measured on Linux, x86-64, torch for CPUs; docs/plan.md has the runs.
+# Resident before anything is loaded: Python, torch and what `puna tune` and `pretrain` import.
+RUNTIME_BYTES = 240 * _MIB
+# Enters memory with the first step on a CPU: kernels' code, threads' stacks, and what kernels make
+# for themselves; the median of ten runs, 44 to 57 MiB above their tensors.
 KERNEL_BYTES = 48 * _MIB
+# What the first call of torch.utils.checkpoint imports: torch's compiler.
+COMPILER_BYTES = 79 * _MIB
 _ORDER = (  # as shown
     "runtime",
     "weights",
@@ -92,7 +96,7 @@ def predict(setting: Setting) -> Footprint:
     parts = Parts(setting)
     highest = max(parts.moments(), key=lambda moment: moment.total)
     on_cpu = setting.device == "cpu"
-    gathered = parts.gathered
+    kernels = KERNEL_BYTES + (COMPILER_BYTES if parts.recomputes else 0)
     return Footprint(
         runtime=RUNTIME_BYTES if on_cpu else 0,
         weights=parts.weights,
@@ -100,7 +104,7 @@ def predict(setting: Setting) -> Footprint:
         optimizer=parts.optimizer,
         activations=highest.activations,
         logits=highest.logits,
-        buffers=highest.buffers + gathered + parts.angles + (KERNEL_BYTES if on_cpu else 0),
+        buffers=highest.buffers + parts.gathered + parts.angles + (kernels if on_cpu else 0),
         gaps=parts.gaps if on_cpu else 0,
         moment=highest.name,
         base=parts.base,

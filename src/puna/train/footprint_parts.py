@@ -22,9 +22,13 @@ from puna.train.saved import FLOAT32_BYTES, Scale, kept_of_block
 from puna.tune import MethodConfig, attach
 
 # glibc serves what is smaller than this from its heap, once one of that size has been freed
-# (malloc's M_MMAP_THRESHOLD rises up to it), and the heap keeps gaps: docs/LOG.md, 2026-11-22.
+# (malloc's M_MMAP_THRESHOLD rises up to it), and the heap keeps gaps. Their sizes are measured:
+# runs of `bench.memory` as they are, less the same runs without a heap for tensors (docs/plan.md).
 HEAP_LIMIT_BYTES = 32 << 20
-HEAP_GAPS = 0.15  # of activations that lie in the heap
+HEAP_GAPS = 0.3  # of activations that lie in the heap; the median of eight runs, 0.1 to 0.6
+# Recomputed blocks leave results behind among the room of what they made and let go, which is too
+# small for the next block's; two runs: 3.9 and 4.8.
+RECOMPUTED_GAPS = 4.0  # of the inputs that are kept
 _MUON_BYTES = 10  # per scalar of a matrix: its step in float32, and three of it in bfloat16
 
 Dtype = Literal["float32", "bfloat16"]
@@ -226,15 +230,20 @@ class Parts:
         normalised = self.config.hidden_size * FLOAT32_BYTES if learns and not self._cuda else 0
         return self.trained * (row + normalised)
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether something is recomputed: blocks, or a head that surgery has changed."""
+        plain = isinstance(self.model.lm_head, Linear)
+        return self.setting.activation_checkpointing or not plain
+
     @cached_property
     def gaps(self) -> int:
         """What glibc's heap holds and nobody uses."""
         if self.setting.activation_checkpointing:
-            sizes = [self.hidden] * len(self.kept)
-            sizes += [] if not self.kept else list(self.kept[-1].values())
+            share, sizes = RECOMPUTED_GAPS, [self.hidden] * len(self.kept)
         else:
-            sizes = [size for block in self.kept for size in block.values()]
-        return round(HEAP_GAPS * sum(size for size in sizes if size < HEAP_LIMIT_BYTES))
+            share, sizes = HEAP_GAPS, [size for block in self.kept for size in block.values()]
+        return round(share * sum(size for size in sizes if size < HEAP_LIMIT_BYTES))
 
     # --- moments ----------------------------------------------------------------------------------
 
@@ -303,7 +312,8 @@ class Parts:
         if self.setting.activation_checkpointing:
             kept += self.kept_by_one
         head = round(self.head_scalars * FLOAT32_BYTES * self.share)
-        gradients = max(self.before, head)
+        # A tied head's waits for the embedding's; others are added to what there is at once.
+        gradients = self.before + head if self._tied else max(self.before, head)
         buffers = self._slopes(self.kept[-1])
         return Moment(
             "in the last block's gradients", gradients, kept + self.hidden, buffers=buffers
@@ -311,21 +321,23 @@ class Parts:
 
     def _in_first_block(self) -> Moment:
         kept = self.kept_by_one + self.hidden
+        waiting = self.head_scalars * self.itemsize if self._tied and self.before else 0
         return Moment(
             "in the first block's gradients",
-            self.gradients,
+            self.gradients + waiting,
             kept,
             buffers=self._slopes(self.kept[0]),
         )
 
     def _at_embedding(self) -> Moment:
-        shared = self.config.tie_word_embeddings or self.before
+        # Its own, the head's that waits for it where they are tied, and the sum so far.
+        together = 1 + self._tied + bool(self.before)
         matrix = self.config.vocab_size * self.config.hidden_size * self.itemsize
         return Moment(
             "at the embedding's gradient",
             self.gradients,
             2 * self.hidden,
-            buffers=matrix if shared else 0,
+            buffers=(together - 1) * matrix,  # one of them is among the gradients
         )
 
     def _in_optimizer(self) -> Moment:
@@ -344,6 +356,11 @@ class Parts:
     @cached_property
     def _embedding_learns(self) -> bool:
         return any(p.requires_grad for p in self.model.model.embed_tokens.parameters())
+
+    @property
+    def _tied(self) -> bool:
+        """Whether the head's matrix learns as the embedding's."""
+        return self.config.tie_word_embeddings and self.head_scalars > 0
 
     def _blocks(self) -> list[Block]:
         """Those that gradients go through."""
