@@ -109,6 +109,7 @@ class Steps:
     def end(self) -> None:
         """A step is done."""
         self._ends.append(time.perf_counter())
+        self._gauge.see_mapped()
         self._whole, self._grown = self._gauge.seconds(), self._gauge.grown()
 
     def told(self, spec: Spec, loss: float, weights: Mapping[str, Tensor]) -> dict[str, Any]:

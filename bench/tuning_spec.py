@@ -82,7 +82,7 @@ class Gauge:
 
     def __init__(self) -> None:
         self._process = psutil.Process(os.getpid())
-        self.loaded = self._mapped = 0
+        self.loaded = self._mapped = self._entered = 0
         self.marks: list[float] = []
 
     def seconds(self) -> float:
@@ -99,11 +99,15 @@ class Gauge:
     def mark(self) -> None:
         """An epoch, its validation included, is over."""
         self.marks.append(self.seconds())
+        self.see_mapped()
+
+    def see_mapped(self) -> None:
+        """Look how much of mapped files has entered memory since loading."""
+        self._entered = max(_status("RssFile") - self._mapped, 0)
 
     def grown(self) -> int:
         """Bytes of the peak above what was resident after loading, mapped files apart."""
-        entered = max(_status("RssFile") - self._mapped, 0)
-        return _status("VmHWM") - self.loaded - entered
+        return _status("VmHWM") - self.loaded - self._entered
 
 
 def _status(key: str) -> int:

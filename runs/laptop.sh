@@ -4,13 +4,13 @@
 #   sh runs/laptop.sh [--quick] [FOLDER]
 #
 # text -> vocabulary -> shards -> a LLaMA of a few million parameters -> tuned -> evaluated. All of
-# it goes into FOLDER (runs/laptop). The same command again goes on where it was left. --quick
+# it goes into FOLDER (runs/laptop of the clone). The same command again goes on where it was left. --quick
 # takes a minute and shows that everything works; the model learns next to nothing.
 # PUNA names another puna, LANGUAGES other language packs ("" for none), PUNA_DATA more texts.
 set -eu
 
 quick=""
-out="runs/laptop"
+out=""
 for word in "$@"; do
   case "$word" in
     --quick) quick="--quick" ;;
@@ -20,7 +20,11 @@ for word in "$@"; do
 done
 
 here="$(cd "$(dirname "$0")/.." && pwd)"
-case "$out" in /*) ;; *) out="$here/$out" ;; esac
+case "$out" in
+  "") out="$here/runs/laptop" ;;
+  /*) ;;
+  *) out="$(pwd)/$out" ;;
+esac
 cd "$here"
 
 say() { printf '\n==> %s\n' "$1"; }

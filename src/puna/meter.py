@@ -27,6 +27,7 @@ from typing import Any, Protocol
 from puna.errors import InputError, require
 
 JOULES_PER_KWH = 3.6e6
+_LEAST_SHARE = 0.005  # of the energy: what was estimated beside a meter is told from there on
 # An unknown CPU in the table of Green Algorithms (Lannelongue et al. 2021, data/TDP_cpu.csv).
 CORE_WATTS = 12.0
 # Memory in the methodology of Cloud Carbon Footprint.
@@ -188,7 +189,7 @@ class Meter:
     def source(self, cost: StageCost) -> str:
         """Where the energy figure of a stage comes from."""
         parts = [f"{self._gauge_name} offline"] if cost.metered_joules else []
-        if cost.estimated_joules or not parts:
+        if cost.estimated_joules >= _LEAST_SHARE * cost.energy_joules or not parts:
             parts.append(
                 f"estimate: {cost.estimated_cpu_seconds:.1f} CPU-seconds x {self._core_watts:.3g} "
                 f"W + {cost.estimated_wall_seconds:.1f} s x {self._idle_watts:.3g} W at rest, "

@@ -73,3 +73,12 @@ def test_errors(puna: Call) -> None:
     assert ran.code == 2
     assert "nearest: a100-80gb" in ran.err
     assert puna("plan", "7B", "--tokens", "many", "--hardware", "h200").code == 2
+
+
+def test_what_cannot_be_planned(puna: Call, tmp_path: Path) -> None:
+    recipe = tmp_path / "tokenize.yaml"
+    recipe.write_text("sources: {web: {files: web.jsonl}}\n")
+    ran = puna("plan", recipe, "--hardware", "a100-80gb")
+    assert ran.code == 2 and "is a recipe of puna tokenize" in ran.err
+    ran = puna(*["plan", "7b", "--hardware", "a100-80gb", "--tokens", "1T", "--device-hours", "3"])
+    assert ran.code == 2 and "both say how long the run is" in ran.err

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flows.pretraining_setup import make_shards, texts
 from flows.tuned import make_tuning
 from flows.tuning_setup import METHODS, asked, pairs, run, write_rows
 
@@ -123,6 +124,22 @@ def test_a_tuning_of_another_program(puna: Call, tmp_path: Path, tiny_folder: Pa
     ran = puna("show", tuning)
     assert ran.code == 0, ran.err
     assert "tuning t: no manifest, made elsewhere" in ran.out
+
+
+def test_shards(puna: Call, tmp_path: Path) -> None:
+    sources = {"tales": texts(), "notes": texts(120, begin=1000)}
+    folder = make_shards(tmp_path, sources, {"train": {"size": 300}})
+    ran = puna("show", folder)
+    assert ran.code == 0, ran.err
+    told = facts(ran.out)
+    assert told["shards"] == str(folder)
+    assert told["vocabulary"] == "300 tokens" and "uint16" in ran.out
+    assert told["sources"].startswith("tales: ") and told["sources"].endswith(" documents held out")
+    assert "notes: " in ran.out
+    index = folder / "shards.json"
+    index.write_text(index.read_text().replace('"version": 1', '"version": 9'))
+    ran = puna("show", folder)
+    assert ran.code == 2 and "is of format 9; this puna reads format 1" in ran.err
 
 
 def test_damage_is_named(puna: Call, tuned_run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`puna show`: what a checkpoint, a tuning or a run is, and the lineage that manifests tell."""
+"""`puna show`: what a checkpoint, a tuning, a run or shards are, and the lineage of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from puna.artifact import find_manifest, format_bytes, read_manifest
 from puna.cli.output import table_console
 from puna.config import from_dict
 from puna.errors import InputError
-from puna.flows.describing import ancestor_lines, is_run, lineage, run_rows, tuning_rows
+from puna.flows.describing import (
+    ancestor_lines,
+    is_run,
+    is_shards,
+    lineage,
+    run_rows,
+    shards_rows,
+    tuning_rows,
+)
 from puna.flows.opening import read_config, tokenizer_if_any
 from puna.flows.products import PRODUCT, is_tuning
 from puna.flows.verify import Verdict
@@ -26,7 +34,7 @@ from puna.store.locate import PACKAGED, locate
 
 
 def show(model: str = "llama-base") -> None:
-    """Describe a checkpoint, a tuning or a run without loading it, and where it comes from.
+    """Describe a checkpoint, a tuning, a run or shards without loading, and where they come from.
 
     Args:
         model: A path, an alias, a packaged model, or owner/name on the hub.
@@ -34,6 +42,10 @@ def show(model: str = "llama-base") -> None:
     located = locate(model)
     path = located.path
     console = table_console()
+    if is_shards(path):
+        _print_rows(console, shards_rows(path))
+        _lineage(console, path)
+        return
     if not is_run(path) and not is_tuning(path):
         about = PACKAGED[model].about if located.source == "package" else None
         _print_rows(console, [*([("model", about)] if about else []), *_checkpoint_rows(path)])

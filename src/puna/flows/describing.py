@@ -1,4 +1,4 @@
-"""What a run or a tuning is, for people: method, base, data, quality, cost and origin."""
+"""What a run, a tuning or shards are, for people: method, data, quality, cost and origin."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from puna.flows.tune_report_told import Told, date, mapping, metrics, pair
 from puna.report.words import duration, energy, finite, mass, percent
 from puna.store.locate import locate
 from puna.store.safetensors import read_safetensors
+from puna.tokens.shard_file import SPLITS
+from puna.tokens.shard_index import INDEX, read_index
 from puna.train.checkpoints import CHECKPOINTS
 from puna.tune import read_tuned
 from puna.tune.files import SavedTuning
 
 Rows = list[tuple[str, str]]
+_SPLIT_WORDS = {"train": "to learn from", "held_out": "held out"}
 
 
 def is_run(path: Path) -> bool:
@@ -62,6 +65,33 @@ def _tuning_run_rows(summary: Told) -> Rows:
     rows += [("training", _training(summary))]
     rows += [(_first(n, "quality"), text) for n, text in enumerate(_quality(summary))]
     return [*rows, ("cost", _cost(mapping(mapping(summary, "ledger"), "total")))]
+
+
+def is_shards(path: Path) -> bool:
+    """Whether a folder holds shards of tokens."""
+    return (path / INDEX).is_file()
+
+
+def shards_rows(path: Path) -> Rows:
+    """What a folder of shards is: name and text of each fact. No tokens are read.
+
+    Raises:
+        InputError: Its index is damaged.
+    """
+    index, _ = read_index(path)
+    rows = [("shards", str(path)), ("vocabulary", f"{index.vocabulary.size:,} tokens")]
+    rows += [("stored as", index.dtype), ("licences", ", ".join(index.licences))]
+    for number, source in enumerate(index.sources):
+        splits = []
+        for name in SPLITS:
+            files = [file for file in source.files if file.split == name]
+            tokens, documents = (
+                sum(getattr(file, key) for file in files) for key in ("tokens", "documents")
+            )
+            splits.append(f"{tokens:,} tokens of {documents:,} documents {_SPLIT_WORDS[name]}")
+        rows.append((_first(number, "sources"), f"{source.name}: {', '.join(splits)}"))
+    dropped = [f"{count:,} x {reason}" for reason, count in index.dropped.items()]
+    return [*rows, *((_first(n, "left out"), text) for n, text in enumerate(dropped))]
 
 
 def tuning_rows(path: Path) -> Rows:

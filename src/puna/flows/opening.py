@@ -250,7 +250,8 @@ def resolve_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            f"device {name!r}: this machine has no CUDA device", fix="use --device cpu"
+            f"device {name!r}: this machine has no CUDA device",
+            fix="use --device cpu, or device: cpu in a recipe",
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
@@ -259,7 +260,8 @@ def resolve_device(name: str) -> torch.device:
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(
-            f"device {name!r}: this machine has no Metal device", fix="use --device cpu"
+            f"device {name!r}: this machine has no Metal device",
+            fix="use --device cpu, or device: cpu in a recipe",
         )
     return device
 

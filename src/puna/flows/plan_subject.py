@@ -183,6 +183,12 @@ def _of_recipe(path: Path, overrides: tuple[str, ...], hardware: Hardware, ranks
     if re.search(r"^[\s{]*['\"]?shards['\"]?\s*:", text, re.MULTILINE):
         recipe = load_recipe(path, PretrainRecipe, overrides)
         return _pretraining(path.stem, recipe, hardware, ranks)
+    if re.search(r"^[\s{]*['\"]?sources['\"]?\s*:", text, re.MULTILINE):
+        raise InputError(
+            "is a recipe of puna tokenize, which no plan is made for",
+            where=path,
+            fix="name a recipe of puna pretrain or puna tune, a preset or a checkpoint",
+        )
     return _tuning(path.stem, load_recipe(path, TuneRecipe, overrides), hardware)
 
 

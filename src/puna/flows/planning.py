@@ -50,6 +50,10 @@ class PlanOptions:
             raise InputError(f"ranks must be at least 1, not {self.ranks}")
         if self.device_hours is not None and not 0 < self.device_hours < float("inf"):
             raise InputError(f"device_hours must be positive, not {self.device_hours}")
+        if self.device_hours is not None and self.tokens is not None:
+            raise InputError(
+                "--tokens and --device-hours both say how long the run is", fix="give one of them"
+            )
 
 
 @dataclass(frozen=True)

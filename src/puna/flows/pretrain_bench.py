@@ -169,14 +169,19 @@ class PretrainBench:
         whole = {"validation_loss": nats / tokens, "bits_per_byte": bits_per_byte(nats, text_bytes)}
         return {**whole, **(each if len(self.held_out) > 1 else {})}
 
+    def _share(self, tokens: int) -> float:
+        """So many tokens, over those of the sources that the mixture reads."""
+        schedule = self.loader().schedule
+        read = [n for n, quota in zip(schedule.names, schedule.quotas, strict=True) if quota]
+        return tokens / sum(self.material.train[name].tokens for name in read)
+
     def lines(self) -> list[str]:
         """What the run is, for a terminal."""
-        tokens, seen = self.tokens, self.material.tokens
+        tokens = self.tokens
         length = "as long as the time allows"
         if tokens is not None and self.steps is not None:
-            length = (
-                f"{self.steps:,} steps, {tokens:,} tokens, {tokens / seen:.2f} of what is there"
-            )
+            length = f"{self.steps:,} steps, {tokens:,} tokens, {self._share(tokens):.2f} of what "
+            length += "there is of the sources that are read"
         found = [
             f"{self.counts.parameters:,} parameters, {self.counts.matrix_parameters:,} of them "
             "multiplied for each token",
