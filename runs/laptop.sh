@@ -1,5 +1,5 @@
 #!/bin/sh
-# From text to a tuned model on a laptop: about half an hour on two cores.
+# From text to a tuned model on a laptop: about half an hour on two cores, estimated from its speed.
 #
 #   sh runs/laptop.sh [--quick] [FOLDER]
 #
