@@ -83,7 +83,8 @@ def prepare(work: Work, found: Material) -> Prepared:
     (shared / "config.json").write_text(json.dumps(shape.to_hf()))
     fresh = init_weights(LlamaModel(shape), 0).state_dict()
     save_file(dict(fresh), shared / "fresh.safetensors")
-    batches = [batch for _, batch in islice(opened(spec), steps * spec.micro_batches)]
+    loader = opened(spec)
+    batches = [batch for _, batch in islice(loader, steps * loader.micro_batches)]
     digest = hashlib.sha256()
     for name in ("ids", "targets"):
         array = np.concatenate([getattr(batch, name).numpy() for batch in batches])

@@ -69,9 +69,9 @@ def main() -> None:
         Embedded(model),
         "the pretraining bench",
     )
-    fit(job, config(spec), Path(spec.out), world=World.single(), report=watch)
+    fit(job, config(spec, loader.micro_batches), Path(spec.out), world=World.single(), report=watch)
     told = steps.told(spec, statistics.fmean(watch.losses), model.state_dict())
-    timed = loader.waited[spec.micro_batches : spec.steps * spec.micro_batches]
+    timed = loader.waited[loader.micro_batches : spec.steps * loader.micro_batches]
     told |= {
         "loader_seconds": sum(timed),
         "matrix_flops": matrix_rate(torch.device("cpu"), torch.float32),
@@ -86,7 +86,7 @@ def opened(spec: Spec) -> TimedLoader:
     loader = TimedLoader(
         {name: source.split("train") for name, source in shards.sources.items()},
         MixtureConfig(),
-        RowConfig(spec.row_tokens, spec.step_rows, spec.batch_rows, spec.separate),
+        RowConfig(spec.row_tokens, spec.step_rows, separate_documents=spec.separate),
         seed=0,
         steps=spec.steps,
     )
@@ -94,11 +94,11 @@ def opened(spec: Spec) -> TimedLoader:
     return loader
 
 
-def config(spec: Spec) -> TrainConfig:
+def config(spec: Spec, micro_batches: int) -> TrainConfig:
     return TrainConfig(
         epochs=None,
         max_steps=spec.steps,
-        micro_batches=spec.micro_batches,
+        micro_batches=micro_batches,
         optim=OptimConfig(
             learning_rate=spec.learning_rate,
             beta1=spec.beta1,

@@ -28,7 +28,7 @@ class Spec:
     steps: int = 10
     row_tokens: int = 512
     step_rows: int = 8
-    batch_rows: int = 4
+    batch_rows: int = 4  # of the peers' micro-batches; ours chooses its own
     separate: bool = False  # ours alone: no attention from one document to another
     learning_rate: float = 1e-3
     final_share: float = 0.1

@@ -75,6 +75,22 @@ def run_checks(
             world.barrier()  # a rank that failed must not leave the other in the next check
 
 
+def placed(
+    checks: Mapping[str, Callable[[World, Path], None]], folder: str
+) -> dict[str, Callable[[World], None]]:
+    """Checks that write, each with a folder of its own, as `run_checks` calls them."""
+
+    def made(name: str, check: Callable[[World, Path], None]) -> Callable[[World], None]:
+        def call(world: World) -> None:
+            place = Path(folder) / name
+            place.mkdir(exist_ok=True)
+            check(world, place)
+
+        return call
+
+    return {name: made(name, check) for name, check in checks.items()}
+
+
 def assert_passed(outcomes: Outcomes, check: str) -> None:
     """A check passed on every rank."""
     for rank, found in enumerate(outcomes):

@@ -14,7 +14,7 @@ from puna.errors import InputError
 from puna.scale.world import World
 from puna.train import GuardConfig, MetricsLog, OptimConfig, TrainConfig, fit
 from puna.train.ranks import gather
-from scale.pool import RANKS, run_checks
+from scale.pool import RANKS, placed, run_checks
 from train.poison import Poison
 from train.stub import SINGLE, Heard, Loader, job, values
 
@@ -84,13 +84,4 @@ CHECKS: dict[str, Callable[[World, Path], None]] = {
 
 def start(rank: int, port: int, folder: str) -> None:
     """The entry of a spawned rank; each check has a folder of its own."""
-
-    def placed(name: str) -> Callable[[World], None]:
-        def check(world: World) -> None:
-            place = Path(folder) / name
-            place.mkdir(exist_ok=True)
-            CHECKS[name](world, place)
-
-        return check
-
-    run_checks(rank, port, folder, {name: placed(name) for name in CHECKS})
+    run_checks(rank, port, folder, placed(CHECKS, folder))

@@ -34,7 +34,7 @@ from puna.train.checkpoints import load_step, load_trained
 from puna.train.keeping import Content, Keeper
 from puna.train.objectives import Embedded, NextToken
 from puna.train.ranks import gather
-from scale.pool import RANKS, run_checks
+from scale.pool import RANKS, placed, run_checks
 from train.stub import SINGLE, Heard, Loader, assert_same
 
 CONFIG = TrainConfig(epochs=None, max_steps=6, micro_batches=2, optim=OptimConfig(weight_decay=0.1))
@@ -316,13 +316,4 @@ CHECKS: dict[str, Callable[[World, Path], None]] = {
 
 def start(rank: int, port: int, folder: str) -> None:
     """The entry of a spawned rank; each check has a folder of its own."""
-
-    def placed(name: str) -> Callable[[World], None]:
-        def check(world: World) -> None:
-            own = Path(folder) / name
-            own.mkdir(exist_ok=True)
-            CHECKS[name](world, own)
-
-        return check
-
-    run_checks(rank, port, folder, {name: placed(name) for name in CHECKS})
+    run_checks(rank, port, folder, placed(CHECKS, folder))

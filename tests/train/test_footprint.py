@@ -16,7 +16,6 @@ from model.reference import TINY, tiny_model
 from puna.errors import InputError
 from puna.model import LlamaConfig, preset
 from puna.model.llama import IGNORED
-from puna.model.loss import chunk_rows
 from puna.scale.world import World
 from puna.tokens.batches import Batch
 from puna.train import Job, Silent, TrainConfig, fit
@@ -101,10 +100,6 @@ def made(setting: Setting) -> int:
     total = sum(parts) - KERNEL_BYTES
     if setting.activation_checkpointing:
         total -= COMPILER_BYTES
-    if found.moment == "in the head" and setting.method is None:
-        # oneDNN's transposed copy of a chunk of logits lives and dies within the kernel.
-        chunk = min(setting.tokens, chunk_rows(setting.config.vocab_size))
-        total -= chunk * setting.config.vocab_size * 4
     if found.moment == "at the embedding's gradient" and setting.config.tie_word_embeddings:
         # While a dispatch mode looks on, autograd adds the two gradients into a third tensor.
         total += setting.config.vocab_size * setting.config.hidden_size * 4

@@ -112,12 +112,15 @@ def test_documents_in_several_rows(name: str | None, config: Any) -> None:
     assert sum(kept.values()) == counter.total, f"{kept}\ncounted {counter.shapes()}"
 
 
-def test_a_gpu_keeps_no_normalised_copy() -> None:
+def test_a_gpu_keeps_the_gated_values_and_a_cpu_in_bfloat16_normalised_copies_too() -> None:
     model = tuned(None)
     on_cpu = predicted(model, Scale(3, 20, 3, 4, False))
     on_gpu = predicted(model, Scale(3, 20, 3, 4, True))
-    size = 3 * 20 * WIDE.hidden_size * 4
-    assert sum(on_cpu.values()) - sum(on_gpu.values()) == 2 * size
+    gated = 3 * 20 * WIDE.intermediate_size * 4
+    assert sum(on_gpu.values()) - sum(on_cpu.values()) == gated
+    composed, fused = (predicted(model, Scale(3, 20, 3, 2, cuda)) for cuda in (False, True))
+    copies = 3 * 20 * WIDE.hidden_size * (4 + 2)  # normalised, and the input in float32
+    assert sum(composed.values()) - sum(fused.values()) == 2 * copies
     narrow = predicted(model, Scale(3, 20, 3, 2, True))
     assert sum(narrow.values()) < 0.55 * sum(on_gpu.values())
 

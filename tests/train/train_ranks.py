@@ -15,7 +15,7 @@ from puna.errors import InputError
 from puna.scale.world import World
 from puna.train import Job, MetricsLog, OptimConfig, TrainConfig, evaluate_loss, fit
 from puna.train.ranks import gather, together
-from scale.pool import RANKS, run_checks
+from scale.pool import RANKS, placed, run_checks
 from train.stub import SINGLE, Heard, Loader, batch, job, values
 
 EXACT = OptimConfig(max_grad_norm=None)
@@ -163,13 +163,4 @@ CHECKS: dict[str, Callable[[World, Path], None]] = {
 
 def start(rank: int, port: int, folder: str) -> None:
     """The entry of a spawned rank; each check has a folder of its own."""
-
-    def placed(name: str) -> Callable[[World], None]:
-        def check(world: World) -> None:
-            place = Path(folder) / name
-            place.mkdir(exist_ok=True)
-            CHECKS[name](world, place)
-
-        return check
-
-    run_checks(rank, port, folder, {name: placed(name) for name in CHECKS})
+    run_checks(rank, port, folder, placed(CHECKS, folder))

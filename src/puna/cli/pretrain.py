@@ -10,10 +10,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from puna.cli.options import default_place
 from puna.cli.progress import ReportOptions
 from puna.cli.watching import watching
 from puna.config import load_recipe_with_origins
-from puna.errors import InputError
 from puna.flows.pretrain_recipe import PretrainRecipe
 from puna.flows.pretrain_told import closing_lines
 from puna.flows.pretraining import Pretraining, PretrainOptions
@@ -57,23 +57,12 @@ def pretrain(
             for line in rehearse(config, origins, watcher):
                 print(line)
             return
-        out = where.out or _default_place(recipe.stem)
+        out = where.out or default_place(recipe.stem)
         command = shlex.join(["puna", "pretrain", str(recipe), *overrides, "--out", str(out)])
         options = PretrainOptions(out, where.force, where.resume, command)
         done = pretrain_flow(config, options, watcher)
     if done.first and not report.quiet:
         _tell(done)
-
-
-def _default_place(name: str) -> Path:
-    folder = Path("runs")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"could not be made: {error.strerror}", where=folder, fix="name a folder with --out"
-        ) from error
-    return folder / name
 
 
 def _tell(done: Pretraining) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from puna.cli.options import default_place
 from puna.cli.progress import ReportOptions
 from puna.cli.watching import watching
 from puna.config import load_recipe_with_origins
@@ -78,7 +79,7 @@ def tune(
             for line in rehearse(config, origins, watcher):
                 print(line)
             return
-        out = where.out or _default_place(recipe.stem)
+        out = where.out or default_place(recipe.stem)
         options = TuneOptions(out, where.force, where.resume, _command(recipe, overrides, out))
         done = tune_flow(config, options, watcher)
     if not report.quiet:
@@ -102,7 +103,7 @@ def _compare(
             print(f"{entrant.name}: {entrant.told()}")
         print("of one of them more is told by --dry-run without --compare", file=sys.stderr)
         return
-    out = where.out or _default_place(f"{Path(asked[0]).stem}-compared")
+    out = where.out or default_place(f"{Path(asked[0]).stem}-compared")
     budget = versus.budget_seconds
     words = ["--compare", ",".join(names)]
     words += [] if budget is None else ["--budget-seconds", f"{budget:g}"]
@@ -118,17 +119,6 @@ def _compare(
 
 def _names(listed: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in listed.split(",") if name.strip())
-
-
-def _default_place(name: str) -> Path:
-    folder = Path("runs")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"could not be made: {error.strerror}", where=folder, fix="name a folder with --out"
-        ) from error
-    return folder / name
 
 
 def _command(recipe: Path, overrides: tuple[str, ...], out: Path) -> str:

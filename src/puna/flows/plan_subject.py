@@ -193,7 +193,7 @@ def _of_recipe(path: Path, overrides: tuple[str, ...], hardware: Hardware, ranks
 
 
 def _pretraining(name: str, recipe: PretrainRecipe, hardware: Hardware, ranks: int) -> Subject:
-    rows = recipe.rows
+    rows = recipe.rows.settled(ranks, "cuda" if hardware.cuda else "cpu")
     vocabulary, lengths, notes = _vocabulary(recipe)
     config = recipe.shape.config(vocabulary, rows.row_tokens)
     plain = default_setting(config, hardware)
@@ -201,11 +201,11 @@ def _pretraining(name: str, recipe: PretrainRecipe, hardware: Hardware, ranks: i
     context = None
     if lengths is not None and rows.separate_documents:
         per_row = rows.row_tokens / lengths + 1  # a cut one at an end
-        documents = max(rows.batch_rows, round(rows.batch_rows * per_row))
+        documents = max(rows.rows_at_once, round(rows.rows_at_once * per_row))
         context = (min(lengths, rows.row_tokens) + 1) / 2
     setting = dataclasses.replace(
         plain,
-        rows=rows.batch_rows,
+        rows=rows.rows_at_once,
         row_tokens=rows.row_tokens,
         documents=documents,
         dtype=plain.dtype if recipe.dtype == "auto" else recipe.dtype,

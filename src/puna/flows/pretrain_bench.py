@@ -123,7 +123,8 @@ class PretrainBench:
 
     def footprint(self) -> Footprint | None:
         """The memory that the run is predicted to take; None for a device that nobody knows."""
-        rows, device, train = self.recipe.rows, self.device.type, self.recipe.train
+        device, train = self.device.type, self.recipe.train
+        rows = self.recipe.rows.settled(self.world.size, device)
         documents = self.material.train.values()
         mean = self.material.tokens / max(sum(one.count for one in documents), 1)
         each = max(1, round(rows.row_tokens / mean)) if rows.separate_documents else 1
@@ -132,9 +133,9 @@ class PretrainBench:
         return predict(
             Setting(
                 self.config,
-                rows=rows.batch_rows,
+                rows=rows.rows_at_once,
                 row_tokens=rows.row_tokens,
-                documents=rows.batch_rows * each,
+                documents=rows.rows_at_once * each,
                 dtype=self.compute_dtype or "float32",
                 optimizer=train.optim.kind,
                 activation_checkpointing=train.activation_checkpointing,

@@ -198,7 +198,7 @@ def make_loader(
     return ShardLoader(
         material.train,
         recipe.mixture,
-        recipe.rows,
+        recipe.rows.settled(world.size, world.device.type),
         seed=recipe.train.seed,
         steps=steps,
         rank=world.rank,

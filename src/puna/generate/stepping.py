@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from puna.model import ContiguousCache, LlamaConfig, LlamaModel
 from puna.model.linear import Embedding, Linear
-from puna.model.llama import MLP, Attention, Block, RMSNorm, Trunk
+from puna.model.llama import MLP, Attention, Block, Trunk
+from puna.model.norm import RMSNorm
 
 MAX_KERNEL_BATCH = 12  # beyond it, matrix products win over one pass per row
 _PLAIN = (LlamaModel, Trunk, Block, Attention, MLP, RMSNorm, Linear, Embedding, nn.ModuleList)

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import nn
 
-from puna.model.llama import LlamaModel, RMSNorm
+from puna.model.llama import LlamaModel
+from puna.model.norm import RMSNorm
 
 
 @torch.no_grad()

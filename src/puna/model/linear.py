@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from puna.model.loss import SummedCrossEntropy
-from puna.model.products import linear
+from puna.model.products import linear, linear_of_gated, swiglu
 
 
 class Linear(nn.Linear):
@@ -20,6 +20,13 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Map [..., in_features] to [..., out_features]."""
         return linear(input, self.weight, self.bias)
+
+    def of_gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        """Map silu(gate) * up, both [..., in_features], to [..., out_features]."""
+        if torch.is_grad_enabled() and self.weight.requires_grad:
+            return linear_of_gated(gate, up, self.weight, self.bias)
+        out: Tensor = self(swiglu(gate, up))
+        return out
 
     def summed_cross_entropy(
         self, rows: Tensor, targets: Tensor, z_loss: float = 0.0

@@ -19,24 +19,12 @@ from puna.model.cache import KVCache
 from puna.model.config import LlamaConfig
 from puna.model.linear import Embedding, Linear
 from puna.model.lowering import Plan, lower
+from puna.model.norm import RMSNorm
 from puna.model.products import swiglu
 from puna.model.rope import Rotation, rope_frequencies, rotate, rotation
 
 HEAD_CHUNK_TOKENS = 256  # of a head that surgery has changed; `puna.model.loss` has its own
 IGNORED = -100  # a target that is not trained, as in torch and transformers
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square normalisation (Zhang & Sennrich 2019), computed in float32."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise [..., M]."""
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -80,7 +68,11 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, T, M] to [B, T, M]."""
-        out: Tensor = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        down: nn.Module = self.down_proj
+        if isinstance(down, Linear):
+            return down.of_gated(gate, up)
+        out: Tensor = down(swiglu(gate, up))  # of a layer that surgery has changed
         return out
 
 

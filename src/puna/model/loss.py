@@ -16,14 +16,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from puna.model.products import linear, matmul
+from puna.model.products import linear, matmul, matmul_into
 
-CHUNK_BYTES = 3 * 2**24  # of logits in float32 that exist at a time, and as much of their softmax
+CHUNK_BYTES = 2**24  # of logits in float32 that exist at a time: what a cache may hold
+MOST_CHUNK_BYTES = 3 * 2**24  # of a large vocabulary, so that the head is not read for few rows
+ENOUGH_ROWS = 256
 
 
 def chunk_rows(vocab_size: int) -> int:
     """Rows of logits that are computed together."""
-    return max(16, CHUNK_BYTES // (4 * vocab_size))
+    row = 4 * vocab_size
+    return max(16, CHUNK_BYTES // row, min(ENOUGH_ROWS, MOST_CHUNK_BYTES // row))
 
 
 class SummedCrossEntropy(torch.autograd.Function):
@@ -58,23 +61,24 @@ class SummedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(targets), size):
             part, wanted = rows[start : start + size], targets[start : start + size, None]
             logits = linear(part, weight, bias).float()
-            logprobs = logits.log_softmax(1)
-            found = logprobs.gather(1, wanted)
-            total -= found.sum()
-            log_z = logits.gather(1, wanted) - found if z_loss else None  # [n, 1]
-            if log_z is not None:
+            found, highest = logits.gather(1, wanted), logits.amax(1, keepdim=True)
+            # On CPU in place: one chunk stays in the cache where two would not.
+            slope = torch.softmax(logits, 1, out=logits if logits.device.type == "cpu" else None)
+            # The highest share is at least 1 / V: its logarithm loses nothing.
+            log_z = highest - slope.amax(1, keepdim=True).log()  # [n, 1]
+            total += (log_z - found).sum()
+            if z_loss:
                 added += z_loss * log_z.square().sum()
             if not any(wants[:3]):
                 continue
-            slope = logprobs.exp_()
-            if log_z is not None:
+            if z_loss:
                 slope.mul_(1 + 2 * z_loss * log_z)
             slope.scatter_add_(1, wanted, slope.new_full(wanted.shape, -1.0))
             slope = slope.to(weight.dtype)
             if grad_rows is not None:
                 grad_rows[start : start + size] = matmul(slope, weight)
             if grad_weight is not None:
-                grad_weight += matmul(slope.T, part)
+                matmul_into(grad_weight, slope, part)
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
         grads = (grad_rows, grad_weight, grad_bias)

@@ -48,7 +48,7 @@ def rotation(frequencies: tuple[float, ...], positions: Tensor, dtype: torch.dty
 
 def rotate(x: Tensor, angles: Rotation) -> Tensor:
     """Rotate queries or keys [B, H, T, D]."""
-    return x * angles.cos + x.roll(x.shape[-1] // 2, -1) * angles.sin
+    return torch.addcmul(x * angles.cos, x.roll(x.shape[-1] // 2, -1), angles.sin)
 
 
 def _linear(plain: Tensor, scaling: RopeScaling) -> Tensor:

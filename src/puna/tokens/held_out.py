@@ -69,8 +69,8 @@ def held_out_batches(
     ids, numbers = ids[:-1].reshape(-1, size), numbers[:-1].reshape(-1, size)
     numbers = np.where(numbers < 0, -1, numbers - numbers[:, :1])  # from 0 in each row
     batches = []
-    for start in range(0, len(ids), config.batch_rows):
-        rows = slice(start, start + config.batch_rows)
+    for start in range(0, len(ids), config.rows_at_once):
+        rows = slice(start, start + config.rows_at_once)
         batches.append(row_batch(ids[rows], targets[rows], numbers[rows], separate=True))
     return HeldOut(batches, round(text_bytes))
 

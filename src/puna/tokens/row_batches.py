@@ -5,7 +5,9 @@ Shapes: B rows of a batch, T tokens of a row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -13,6 +15,10 @@ import torch
 from puna.errors import InputError
 from puna.tokens.batches import IGNORED, Batch
 from puna.tokens.shard_rows import Ints
+
+# Of a micro-batch whose rows are not given. More of them gain no speed on two cores
+# (bench/RESULTS.md), and take memory in proportion; a GPU has to be filled.
+MICRO_BATCH_TOKENS: Mapping[str, int] = MappingProxyType({"cpu": 1024, "cuda": 8192})
 
 
 @dataclass(frozen=True)
@@ -23,17 +29,38 @@ class RowConfig:
     """Tokens of a row: as far as a token sees back at most."""
     step_rows: int = 32
     """Rows of an optimizer step, over all ranks and micro-batches."""
-    batch_rows: int = 8
-    """Rows of a micro-batch: what a rank computes at once. It changes memory and speed, and the
-    result by rounding only."""
+    batch_rows: int | None = None
+    """Rows of a micro-batch: what a rank computes at once; null: as many as suit the device. It
+    changes memory and speed, and the result by rounding only."""
     separate_documents: bool = True
     """Tokens see and predict within their document alone; otherwise a row is one text."""
 
     def __post_init__(self) -> None:
         for name in ("row_tokens", "step_rows", "batch_rows"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise InputError(f"{name} must be at least 1, not {number}")
         self.micro_batches(1)
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a micro-batch; of one rank on a CPU where `settled` has not chosen."""
+        return self._suiting(1, "cpu") if self.batch_rows is None else self.batch_rows
+
+    def settled(self, ranks: int, device: str) -> RowConfig:
+        """The same with the rows of a micro-batch chosen where they are not given.
+
+        They divide those of a rank, and have no more tokens than suit the device (a torch device
+        type), or one row.
+        """
+        if self.batch_rows is not None:
+            return self
+        return replace(self, batch_rows=self._suiting(ranks, device))
+
+    def _suiting(self, ranks: int, device: str) -> int:
+        most = max(1, MICRO_BATCH_TOKENS.get(device, MICRO_BATCH_TOKENS["cuda"]) // self.row_tokens)
+        rows = max(1, self.step_rows // ranks)
+        return max(n for n in range(1, min(most, rows) + 1) if rows % n == 0)
 
     def micro_batches(self, ranks: int) -> int:
         """Micro-batches of a step on each of `ranks` ranks.
@@ -41,7 +68,8 @@ class RowConfig:
         Raises:
             InputError: The rows of a step cannot be dealt out evenly.
         """
-        unit = self.batch_rows * ranks
+        at_once = self.rows_at_once
+        unit = at_once * ranks
         if self.step_rows % unit == 0:
             return self.step_rows // unit
         lower = self.step_rows // unit * unit
@@ -49,7 +77,7 @@ class RowConfig:
         on = f" on {ranks} ranks" if ranks > 1 else ""
         raise InputError(
             f"step_rows is {self.step_rows}, which is no multiple of {unit}, "
-            f"the rows of one micro-batch ({self.batch_rows}){on}",
+            f"the rows of one micro-batch ({at_once}){on}",
             fix=f"the nearest that is: {' or '.join(map(str, near))}; or change batch_rows",
         )
 

@@ -77,8 +77,8 @@ class ShardLoader:
         """
         if not 0 <= rank < size:
             raise InputError(f"rank {rank} of {size} processes")
-        self.config, self.rank, self.size = config, rank, size
-        self.micro_batches = config.micro_batches(size)
+        self.config, self.rank, self.size = config.settled(size, "cpu"), rank, size
+        self.micro_batches = self.config.micro_batches(size)
         self._there = {name: documents.tokens for name, documents in sources.items()}
         self.schedule = Schedule(mixture, self._there, row_tokens=config.row_tokens, seed=seed)
         self._check_text(mixture)
@@ -145,8 +145,8 @@ class ShardLoader:
         step, micro = divmod(number, self.micro_batches)
         # Turn by turn, so that a micro-batch is the same one on any number of ranks.
         place = micro * self.size + self.rank
-        start = step * self.config.step_rows + place * self.config.batch_rows
-        stop = start + self.config.batch_rows
+        start = step * self.config.step_rows + place * self.config.rows_at_once
+        stop = start + self.config.rows_at_once
         if self.schedule.rows_total is not None:
             start, stop = (min(row, self.schedule.rows_total) for row in (start, stop))
         sources, rows = self.schedule.draws(start, stop)
@@ -154,7 +154,7 @@ class ShardLoader:
         return self._batch_of([self._streams[source].row(row) for source, row in drawn])
 
     def _batch_of(self, rows: Sequence[Row]) -> Batch:
-        shape = (self.config.batch_rows, self.config.row_tokens)
+        shape = (self.config.rows_at_once, self.config.row_tokens)
         ids, targets = np.zeros(shape, dtype=np.int64), np.full(shape, IGNORED, dtype=np.int64)
         numbers = np.full(shape, -1, dtype=np.int64)
         for place, row in enumerate(rows):

@@ -227,7 +227,8 @@ class Parts:
         """Kept of the rows that the head is asked for: themselves, and what their norm keeps."""
         learns = any(p.requires_grad for p in self.model.model.norm.parameters())
         row = self.config.hidden_size * self.itemsize
-        normalised = self.config.hidden_size * FLOAT32_BYTES if learns and not self._cuda else 0
+        composed = learns and not self._cuda and not self.scale.fused
+        normalised = self.config.hidden_size * FLOAT32_BYTES if composed else 0
         return self.trained * (row + normalised)
 
     @property
@@ -280,13 +281,13 @@ class Parts:
         rows = self.trained * self.config.hidden_size * self.itemsize
         chunk = self._chunk_bytes()
         many = chunk < self.trained * self.config.vocab_size * FLOAT32_BYTES
-        # Old and new chunks meet; at the head's gradient a product of its size, and on CPU a
-        # transposed copy of the chunk.
-        chunks = (3 if many else 2) * chunk
+        # Logits become their softmax in place on a CPU. Old and new chunks meet; in another dtype
+        # a product has the size of the head.
+        chunks = (2 if many else 1) * chunk if not self._cuda else (3 if many else 2) * chunk
         if self.head_scalars:
-            summed = self.head_scalars * FLOAT32_BYTES
-            product = self.head_scalars * self.itemsize + (2 if self._cuda else 3) * chunk
-            chunks = summed + max(product, chunks)
+            chunks += self.head_scalars * FLOAT32_BYTES
+            if self.itemsize != FLOAT32_BYTES:
+                chunks += self.head_scalars * self.itemsize
         if self.itemsize != FLOAT32_BYTES:
             chunks += chunk  # the logits, and their slope, in the computation's dtype
         return Moment(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from puna.model import Block, LlamaConfig
+from puna.model.linear import Linear
 from puna.tune.bottleneck import AfterAttention, AfterMLP, BesideMLP, Bottleneck
 from puna.tune.dora import DoraLinear
 from puna.tune.lora import LoraLinear
@@ -39,6 +40,11 @@ class Scale:
     """Bytes of a scalar of the computation."""
     cuda: bool
     """Whether norms and dropout are the fused kernels of a GPU."""
+
+    @property
+    def fused(self) -> bool:
+        """Whether the model has functions of its own for norms and gated products."""
+        return not self.cuda and self.itemsize == FLOAT32_BYTES
 
     @property
     def tokens(self) -> int:
@@ -99,12 +105,12 @@ def kept_of_block(
 
 
 def _norm(kept: Kept, name: str, norm: nn.Module, config: LlamaConfig, *, tracked: bool) -> bool:
-    """Of a norm: its input and one number per token; on CPU also the normalised values.
+    """Of a norm: its input and one number per token; composed, also the normalised values.
 
     `tracked` is, here and below, whether the input has a gradient; returns whether the result has.
     """
     width, learns = config.hidden_size, _learns(norm)
-    if kept.scale.cuda:
+    if kept.scale.cuda or kept.scale.fused:
         if tracked or learns:
             kept.add(f"{name}: input", width)
             kept.add(f"{name}: root mean square", 1, FLOAT32_BYTES)
@@ -161,7 +167,8 @@ def _mlp(kept: Kept, mlp: nn.Module, config: LlamaConfig, *, tracked: bool) -> b
         kept.add("gate", inner)
         kept.add("up", inner)
     out = mlp.get_submodule("down_proj")
-    if _linear(kept, "down_proj", out, tracked=tracked):
+    formed_again = kept.scale.fused and type(out) is Linear
+    if _linear(kept, "down_proj", out, tracked=tracked) and not formed_again:
         kept.add("input of down_proj", inner)
     return tracked or _learning(out)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from puna.model import Block, LlamaConfig, LlamaModel
 from puna.model.linear import Embedding, Linear
-from puna.model.llama import RMSNorm
+from puna.model.norm import RMSNorm
 from puna.tune.dense import check_dense, dense_bias, dense_weight, plain_linear
 from puna.tune.method import Method, Place, TopLayersConfig, first_layer
 
