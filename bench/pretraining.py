@@ -1,6 +1,7 @@
 """Pretraining against transformers' Trainer and a plain loop: same rows, same fresh weights.
 
-Each side runs in a process of its own, and the sides take turns. The model is in LLaMA's
+Each side runs in a process of its own, and the sides take turns. The peers compute four rows at
+once; ours as many as it chooses, and the Trainer runs once with as many. The model is in LLaMA's
 proportions, of 20 million parameters. Rows are text after text, as the peers have them; ours with
 documents kept apart runs once. One judge, ours, says what the weights of each side are worth.
 
@@ -21,13 +22,14 @@ from pathlib import Path
 import numpy as np
 
 from bench.measure import Row
-from bench.pretraining_rows import Sides, apart_row, loader_row, summary, turn_rows
+from bench.pretraining_rows import Sides, apart_row, loader_row, small_row, summary, turn_rows
 from bench.pretraining_spec import Spec
 from bench.sides import Told, told
 from bench.texts import Material, material
 from bench.work import Work
 
 STEPS = 10
+SMALL_ROWS = 2  # of a micro-batch, as ours chooses them
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ def rows(work: Work, turns: int) -> Iterator[Row]:
         for name in _order(turn):
             getattr(sides, name).append(_told(work, ready.spec, name, turn))
     yield from turn_rows(sides, ready.parameters)
+    small = replace(ready.spec, batch_rows=SMALL_ROWS)
+    yield small_row(_told(work, small, "peer", 0), sides.ours)
     apart = documents_apart(work, ready)
     yield apart_row(apart, sides.ours)
     yield loader_row([apart], "documents kept apart")
@@ -100,6 +104,8 @@ def _order(turn: int) -> Sequence[str]:
 
 
 def _told(work: Work, spec: Spec, name: str, turn: int) -> Told:
-    run = f"pretraining-{name}{'-apart' if spec.separate else ''}-{turn + 1}"
+    small = spec.batch_rows == SMALL_ROWS
+    kind = f"{'-apart' if spec.separate else ''}{'-small' if small else ''}"
+    run = f"pretraining-{name}{kind}-{turn + 1}"
     placed = replace(spec, out=str(Path(spec.shared) / run))
     return told(work, f"bench.pretraining_{name}", placed, summary)

@@ -55,6 +55,24 @@ def turn_rows(sides: Sides, parameters: int) -> Iterator[Row]:
     yield loader_row(sides.ours)
 
 
+def small_row(small: Told, ours: Sequence[Told]) -> Row:
+    """The memory of the Trainer with micro-batches as small as ours; in one run."""
+    grown = statistics.median(_mebibytes(ours)), _mebibytes([small])[0]
+    rate = small["tokens"] / small["seconds"]
+    return Row(
+        what="the same: peak memory above the loaded model, against the Trainer with micro-batches "
+        "as small as ours",
+        ours=grown[0],
+        peer=grown[1],
+        unit="MiB",
+        better="less",
+        target="",
+        met=None,
+        spread="one run",
+        note=f"it then takes {rate:,.0f} tokens/s",
+    )
+
+
 def apart_row(apart: Told, ours: Sequence[Told]) -> Row:
     """What it costs to keep documents apart, which is our default; in one run."""
     shown = [one["tokens"] / one["seconds"] for one in (apart, *ours)]

@@ -7,16 +7,18 @@ import sys
 import time
 from pathlib import Path
 
-from bench.texts import SOURCE, quiet
 from bench.tokenizing_spec import Spec, digest
-from puna.config import from_dict
-from puna.flows.tokenize_recipe import TokenizeRecipe
-from puna.flows.tokenizing import TokenizeOptions, tokenize
-from puna.tokens.shard_file import SPLITS
-from puna.tokens.shards import open_shards
 
 
 def main() -> None:
+    # Here, since processes that encode import this module anew, as they do that of the command.
+    from bench.texts import SOURCE, quiet
+    from puna.config import from_dict
+    from puna.flows.tokenize_recipe import TokenizeRecipe
+    from puna.flows.tokenizing import TokenizeOptions, tokenize
+    from puna.tokens.shard_file import SPLITS
+    from puna.tokens.shards import open_shards
+
     spec = Spec.read(sys.argv[1])
     recipe = {
         "sources": {SOURCE: {"files": spec.text, "licence": "several"}},

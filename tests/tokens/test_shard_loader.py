@@ -195,10 +195,10 @@ def test_the_same_documents_in_two_sources_come_in_two_orders() -> None:
 
 def test_the_rows_of_a_step_are_dealt_out_evenly_or_refused() -> None:
     with pytest.raises(InputError, match="step_rows is 30, which is no multiple of 8, ") as error:
-        from_dict(RowConfig, {"step_rows": 30})
+        from_dict(RowConfig, {"step_rows": 30, "batch_rows": 8})
     assert error.value.fix == "the nearest that is: 32 or 24; or change batch_rows"
     with pytest.raises(InputError, match=r"of one micro-batch \(8\)") as error:
-        RowConfig(step_rows=3)
+        RowConfig(step_rows=3, batch_rows=8)
     assert error.value.fix == "the nearest that is: 8; or change batch_rows"
     with pytest.raises(InputError, match=r"no multiple of 6, .* \(2\) on 3 ranks") as error:
         loader(size=3)
@@ -206,6 +206,20 @@ def test_the_rows_of_a_step_are_dealt_out_evenly_or_refused() -> None:
     for name in ("row_tokens", "step_rows", "batch_rows"):
         with pytest.raises(InputError, match=f"{name} must be at least 1, not 0"):
             RowConfig(**{name: 0})
+
+
+def test_rows_that_are_not_given_suit_the_device() -> None:
+    config = RowConfig(row_tokens=256, step_rows=30)
+    assert config.rows_at_once == 3  # of 256 tokens, 1,024 at most, and 30 is a multiple
+    assert config.settled(1, "cpu").batch_rows == 3
+    assert config.settled(5, "cpu").batch_rows == 3
+    assert config.settled(15, "cpu").batch_rows == 2
+    assert config.settled(1, "cuda").batch_rows == 30
+    assert RowConfig(row_tokens=2**20, step_rows=6).settled(2, "cuda").batch_rows == 1
+    assert RowConfig(step_rows=8, batch_rows=4).settled(1, "cpu").batch_rows == 4
+    assert config.micro_batches(15) == 1
+    with pytest.raises(InputError, match=r"no multiple of 7, .* \(1\) on 7 ranks"):
+        config.micro_batches(7)
 
 
 def test_what_is_refused() -> None:

@@ -59,7 +59,7 @@ class RowConfig:
 
     def _suiting(self, ranks: int, device: str) -> int:
         most = max(1, MICRO_BATCH_TOKENS.get(device, MICRO_BATCH_TOKENS["cuda"]) // self.row_tokens)
-        rows = max(1, self.step_rows // ranks)
+        rows = 1 if self.step_rows % ranks else self.step_rows // ranks
         return max(n for n in range(1, min(most, rows) + 1) if rows % n == 0)
 
     def micro_batches(self, ranks: int) -> int:
@@ -68,7 +68,7 @@ class RowConfig:
         Raises:
             InputError: The rows of a step cannot be dealt out evenly.
         """
-        at_once = self.rows_at_once
+        at_once = self.settled(ranks, "cpu").rows_at_once
         unit = at_once * ranks
         if self.step_rows % unit == 0:
             return self.step_rows // unit

@@ -18,6 +18,7 @@ from puna.tokens.source import DEFAULT_TEMPLATE, Roles, Source
 from puna.tokens.stream import StreamDecoder
 from puna.tokens.templates import ChatTemplate, Message
 from puna.tokens.vocabulary import END_OF_TURN, SPACE, byte_of
+from puna.tokens.words import WordEncoder
 
 
 class Tokenizer:
@@ -107,6 +108,28 @@ class Tokenizer:
         backend = self._parsing if special else self._plain
         ids = _encode(backend, texts)
         return [before + inner + after for inner in ids] if before or after else ids
+
+    def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """What `encode_batch(texts, eos=True)` gives, faster for many texts of one kind.
+
+        The ids of their words are remembered, where the vocabulary cuts text into words.
+        """
+        if self.words is None:
+            return self.encode_batch(texts, eos=True)
+        before, after = self.document_frame()
+        try:
+            return [before + inner + after for inner in self.words.encode(texts)]
+        except TypeError as error:
+            raise _not_text(texts) from error
+
+    def document_frame(self) -> tuple[list[int], list[int]]:
+        """What begins and ends a document among others.
+
+        Raises:
+            InputError: There is no token that ends one.
+        """
+        before = self._frame("bos", self.bos_id, self.add_bos)
+        return before, self._frame("eos", self.eos_id, True)
 
     # -- ids to text ---------------------------------------------------------------------------
 
@@ -275,6 +298,11 @@ class Tokenizer:
     @cached_property
     def _special_pattern(self) -> re.Pattern[str]:
         return pattern_of(self.special_tokens)
+
+    @cached_property
+    def words(self) -> WordEncoder | None:
+        """Encodes word by word; None where the vocabulary does not cut text into words."""
+        return WordEncoder.of(self._plain)
 
     @cached_property
     def _continuing(self) -> Backend:
