@@ -24,6 +24,7 @@ from typing import Any
 from puna.errors import InputError
 
 MANIFEST = "manifest.json"
+BESIDE = "beside"  # of a manifest's measured part: files that are no part of the identity
 _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -173,10 +174,12 @@ def check_free(path: Path, *, force: bool = False, folder: bool = False) -> None
 
 def _foreign(folder: Path) -> str | None:
     """The first entry of a folder that its manifest does not name; None for a folder of ours."""
-    files: Any = {}
-    with contextlib.suppress(InputError, KeyError, TypeError):
-        files = read_json(folder / MANIFEST)["identity"]["files"]
-    own = {MANIFEST, *(Path(n).parts[0] for n in files)} if isinstance(files, dict) else set()
+    own: set[str] = set()
+    with contextlib.suppress(InputError, KeyError, TypeError, AttributeError):
+        told = read_json(folder / MANIFEST)
+        # What tells of the making, such as a report with times, is beside what is made.
+        names = [*dict(told["identity"]["files"]), *told.get("measured", {}).get(BESIDE, [])]
+        own = {MANIFEST, *(Path(name).parts[0] for name in names)}
     return next((e.name for e in sorted(folder.iterdir()) if e.name not in own), None)
 
 

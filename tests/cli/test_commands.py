@@ -22,7 +22,7 @@ Call = Callable[..., object]
 COMMAND = [sys.executable, "-m", "puna"]
 VERBS = (
     *("tokenize", "pretrain", "tune", "evaluate"),
-    *("generate", "chat", "convert", "merge", "plan", "show", "models", "doctor"),
+    *("generate", "chat", "convert", "merge", "plan", "show", "models", "curate", "doctor"),
 )
 
 

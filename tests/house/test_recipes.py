@@ -21,6 +21,7 @@ CLASSES: dict[str, str] = {
     "models": "puna.store.locate:UserConfig",
     "title": "puna.flows.tune_recipe:TuneRecipe",
     "model": "puna.flows.tune_recipe:TuneRecipe",
+    "steps": "puna.flows.curate_recipe:CurateRecipe",
     "sources": "puna.flows.tokenize_recipe:TokenizeRecipe",
     "shards": "puna.flows.pretrain_recipe:PretrainRecipe",
 }

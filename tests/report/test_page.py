@@ -20,6 +20,7 @@ from puna.report import (
     Code,
     Details,
     Dot,
+    Funnel,
     Histogram,
     Interval,
     Intervals,
@@ -34,6 +35,7 @@ from puna.report import (
     Section,
     Series,
     SideBySide,
+    Stage,
     Step,
     Table,
     Tile,
@@ -64,6 +66,7 @@ def every_part(text: str) -> tuple[Part, ...]:
         Histogram(text, ((0, 8, 3), (8, 16, 5)), text, text, text),
         BarChart(text, (interval,), text),
         Intervals((interval,), text),
+        Funnel(text, (Stage(text, (4, 2), (text, text), (text, text)),) * 2, (text, text), text),
         Scatter(text, (Dot(text, 1, 1), Dot(text, 2, 3, 2, 4)), text, text, floor=(0, text)),
         SideBySide((text, text), (Sample(text, (text, text), text),)),
         MarkedText(((text, False), (text, True)), text, text),
@@ -201,6 +204,8 @@ def test_missing_and_strange_numbers_are_drawn_without_them():
         BarChart("a", (), "x"),
         BarChart("a", (Interval("b", nan, nan, None), Interval("b", -2, -3, -1)), "x"),
         Intervals((Interval("b", None),), "x"),
+        Funnel("a", (), ("x", "y")),
+        Funnel("a", tuple(Stage("b", (y, x)) for x, y in values), ("x", "y")),
         Scatter("a", (), "x", "y"),
         Scatter("a", (Dot("b", nan, 1), Dot("b", 1, None), Dot("b", 0, 0, nan)), "x", "y"),
         Table((), ()),
@@ -208,7 +213,7 @@ def test_missing_and_strange_numbers_are_drawn_without_them():
     )
     written = render(Page("A", opening=parts))
     ElementTree.fromstring(written)
-    for found in re.findall(r'<(?:path|circle|line|rect|text) [^>]*"', written):
+    for found in re.findall(r'<(?:path|circle|line|polygon|rect|text) [^>]*"', written):
         assert "nan" not in found
         assert "inf" not in found
 

@@ -26,6 +26,7 @@ app = App(
     default_parameter=Parameter(negative_bool=()),
     suppress_keyboard_interrupt=False,  # it is `run` that says so
 )
+app.command("puna.cli.curate:curate", sort_key=-6, help="Raw text into a clean corpus.")
 app.command("puna.cli.tokenize:tokenize", sort_key=-5, help="Texts into shards of tokens.")
 app.command("puna.cli.pretrain:pretrain", sort_key=-4, help="Raise a model from shards.")
 app.command("puna.cli.tune:tune", sort_key=-3, help="Teach a model by a recipe, and judge it.")

@@ -18,6 +18,7 @@ from puna.config import from_dict
 from puna.errors import InputError
 from puna.flows.describing import (
     ancestor_lines,
+    is_corpus,
     is_run,
     is_shards,
     lineage,
@@ -33,12 +34,15 @@ from puna.store import open_checkpoint
 from puna.store.locate import PACKAGED, locate
 
 
-def show(model: str = "llama-base") -> None:
-    """Describe a checkpoint, a tuning, a run or shards without loading, and where they come from.
+def show(model: str = "llama-base", *, doc: str | None = None) -> None:
+    """Describe a checkpoint, a tuning, a run, shards or a corpus, and where they come from.
 
     Args:
         model: A path, an alias, a packaged model, or owner/name on the hub.
+        doc: Of a corpus: the story of one document, by its id or the beginning of it.
     """
+    if _shown_corpus(Path(model), doc):
+        return
     located = locate(model)
     path = located.path
     console = table_console()
@@ -103,6 +107,26 @@ def _print_rows(console: Console, rows: Sequence[tuple[str, str]]) -> None:
     for row in rows:
         table.add_row(*map(Text, row))  # a name in brackets is no markup
     console.print(table)
+
+
+def _shown_corpus(path: Path, document: str | None) -> bool:
+    """Show a corpus, if the path is one."""
+    if not path.is_dir() or not is_corpus(path):
+        if document is not None:
+            raise InputError("holds no corpus, so there is no document in it", where=path)
+        return False
+    import puna.corpus  # noqa: F401  first, since it says which extra is missing
+    from puna.flows import curate_opening
+
+    if document is not None:
+        lines = curate_opening.document_story(path, document)
+    else:
+        lines = curate_opening.corpus_lines(curate_opening.read_summary(path))
+    for line in lines:
+        print(line)
+    if document is None:
+        _lineage(table_console(), path)
+    return True
 
 
 def _lineage(console: Console, path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from puna.artifact import find_manifest, format_bytes, read_json, read_manifest
+from puna.artifact import MANIFEST, find_manifest, format_bytes, read_json, read_manifest
 from puna.config import to_dict
 from puna.errors import InputError
 from puna.flows.pretrain_told import pretrain_rows
@@ -70,6 +70,12 @@ def _tuning_run_rows(summary: Told) -> Rows:
 def is_shards(path: Path) -> bool:
     """Whether a folder holds shards of tokens."""
     return (path / INDEX).is_file()
+
+
+def is_corpus(path: Path) -> bool:
+    """Whether a folder holds what `puna curate` made."""
+    told = read_manifest(path / MANIFEST)
+    return told is not None and told["identity"]["kind"] == "corpus"
 
 
 def shards_rows(path: Path) -> Rows:

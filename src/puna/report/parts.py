@@ -161,6 +161,30 @@ class BarChart:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """What is left after one stage of a `Funnel`, in its two measures."""
+
+    name: str
+    values: tuple[float | None, float | None]
+    texts: tuple[str, str] = ("", "")
+    """How the values are written; empty to write the numbers themselves."""
+    notes: tuple[str, str] = ("", "")
+    """A smaller line below each value, such as what was lost since the stage before."""
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """What is left after every stage, the first on top; two measures, left and right."""
+
+    kind: ClassVar[str] = "funnel"
+    title: str
+    stages: tuple[Stage, ...]
+    measures: tuple[str, str]
+    """Their names; each has a scale of its own, from zero."""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class Dot:
     """A labelled point; its y may have an interval."""
 
@@ -258,6 +282,7 @@ Part: TypeAlias = (
     | LineChart
     | Histogram
     | BarChart
+    | Funnel
     | Scatter
     | SideBySide
     | MarkedText

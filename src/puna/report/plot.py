@@ -11,13 +11,23 @@ from dataclasses import replace
 
 from puna.report.axes import Scale, drawable, padded, span, tick_label, ticks, unit_for
 from puna.report.canvas import Axes, Canvas, Frame, clipped, draw_axes, text_width
-from puna.report.parts import BarChart, Dot, Histogram, Interval, Intervals, LineChart, Scatter
+from puna.report.funnel import draw_funnel
+from puna.report.parts import (
+    BarChart,
+    Dot,
+    Funnel,
+    Histogram,
+    Interval,
+    Intervals,
+    LineChart,
+    Scatter,
+)
 from puna.report.words import number, plural
 
 MAX_POINTS = 600
 """A longer line is thinned to the extremes of as many steps: the same line to the eye."""
 
-Chart = LineChart | Histogram | BarChart | Intervals | Scatter
+Chart = LineChart | Histogram | BarChart | Intervals | Scatter | Funnel
 Point = tuple[float, float]
 
 
@@ -40,6 +50,8 @@ def draw(chart: Chart, width: float, name: str) -> str:
             return intervals(chart, width, name)
         case Scatter():
             return scatter(chart, width, name)
+        case Funnel():
+            return draw_funnel(chart, width, name)
 
 
 def line_chart(chart: LineChart, width: float, name: str) -> str:

@@ -1,0 +1,84 @@
+"""Parquet: a row is a document; damage costs the row groups behind it, a bad value its row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from puna.corpus.read.rows import Read, row_document
+from puna.corpus.read.streams import check_piece
+from puna.corpus.read.units import Piece, ReadConfig, Unread
+
+_BATCH_ROWS = 256
+_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+
+
+def read_parquet(piece: Piece, config: ReadConfig) -> Read:
+    """Documents of the row groups of a piece, each located by its number in the file."""
+    fault = check_piece(piece)
+    if fault is not None:
+        yield fault
+        return
+    done = 0
+    try:
+        with pq.ParquetFile(piece.path, memory_map=False) as file:
+            names = file.schema_arrow.names
+            if config.text.partition(".")[0] not in names and config.text not in names:
+                told = ", ".join(repr(name[:40]) for name in names[:12])
+                reason = f"has no column {config.text!r}"
+                yield Unread(piece.place, reason, f"there are {told}")
+                return
+            groups = list(range(file.num_row_groups))
+            metadata = file.metadata
+            for group in groups[: piece.start]:
+                done += metadata.row_group(group).num_rows
+            for group in groups[piece.start : piece.stop]:
+                first = done
+                for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group]):
+                    yield from _documents(batch, done, piece, config)
+                    done += batch.num_rows
+                done = first + metadata.row_group(group).num_rows
+    except _ERRORS as error:
+        detail = str(error).partition("\n")[0][:200]
+        yield Unread(f"{piece.place}#{done}", "cannot be read as parquet from here on", detail)
+
+
+def row_group_bytes(path: str) -> list[int]:
+    """Bytes of each row group as it lies on disk.
+
+    Raises:
+        OSError, ArrowException: It is no sound parquet file.
+    """
+    with pq.ParquetFile(path, memory_map=False) as file:
+        groups = (file.metadata.row_group(n) for n in range(file.num_row_groups))
+        return [_group_bytes(group) for group in groups]
+
+
+def _group_bytes(group: Any) -> int:
+    columns = (group.column(number) for number in range(group.num_columns))
+    return sum(column.total_compressed_size for column in columns)
+
+
+def _documents(batch: Any, first: int, piece: Piece, config: ReadConfig) -> Read:
+    for number, values in enumerate(_rows(batch), first):
+        locator = f"{piece.place}#{number}"
+        if isinstance(values, str):
+            yield Unread(locator, "has a value that cannot be read", values)
+        else:
+            yield row_document(values, locator, config)
+
+
+def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """The rows of a batch, or what is wrong with one: text that is no UTF-8, a date of no year."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError):
+        for number in range(batch.num_rows):
+            try:
+                (row,) = batch.slice(number, 1).to_pylist()
+            except (ValueError, OverflowError) as error:
+                row = str(error)[:80]
+            yield row
