@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -24,18 +25,33 @@ from puna.flows.curate_opening import document_story
 from puna.flows.curate_recipe import CurateRecipe
 from puna.flows.curating import Curated, CurateOptions, curate
 
-SENTENCE = "The llama walked over the high grass of the puna and {0} its young one number {1} home."
-VERBS = ("led", "carried", "followed", "called", "brought")
+SENTENCES = (
+    "One {adjective} morning a {noun} {verb} the {other} near {place} that {number} have seen.",
+    "Nobody by {place} {verb} such {adjective} things before, and the {noun} left {number}.",
+    "Her {noun} was {adjective}, so {number} of the {other} people {verb} it to {place}.",
+    "Rain on {place} of the puna {verb} each {noun} with {number} {adjective} drops.",
+    "They {verb} {number} and, with every {other}, be it {adjective} or not, comes {number} times a {third}.",
+)
+WORDS = {
+    "adjective": "cold bright narrow patient hungry woollen distant quiet stony early",
+    "noun": "llama herder shepherd fox condor child trader dog potter weaver",
+    "verb": "followed carried counted sheltered found painted sold watched led weighed",
+    "place": "lakes bridges markets ridges villages wells springs roads corrals plains",
+}
 
 
 def article(number: int) -> str:
-    lines = [
-        " ".join(
-            SENTENCE.format(VERBS[(number + i + j) % 5], number * 7 + i * 3 + j) for j in (0, 1)
-        )
-        for i in range(12)
-    ]
-    return "\n".join(lines)
+    """Prose of twelve lines, of its own words for each number."""
+    random = Random(number)
+
+    def sentence(place: int) -> str:
+        words = {kind: random.choice(several.split()) for kind, several in WORDS.items()}
+        nouns = random.sample(WORDS["noun"].split(), 3)
+        words |= dict(zip(("noun", "other", "third"), nouns, strict=True))
+        return SENTENCES[place].format(**words, number=random.randrange(2, 900))
+
+    lines = [random.sample(range(len(SENTENCES)), 2) for _ in range(12)]
+    return "\n".join(" ".join(map(sentence, line)) for line in lines)
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -233,10 +249,9 @@ def test_a_recipe_runs_from_its_file(
     funnel = [row["step"] for row in done.summary["funnel"]]
     assert funnel[: 1 + len(made.steps)] == ["read", *(step.step for step in made.steps)]
     assert done.summary["funnel"][0]["documents"] == 2
-    kept, dropped = (documents(done.path, part) for part in ("documents", "dropped"))
-    assert len(kept) + len(dropped) == 2  # such repetitive text is dropped by the rules for the web
-    assert all("high grass of the puna" in row["text"] for row in (*kept, *dropped))
-    assert {row["drop"] for row in dropped} <= {"gopher_repetition.top_4_gram"}
+    kept = documents(done.path)
+    assert len(kept) == 2
+    assert all("of the puna" in row["text"] for row in kept)
 
 
 def test_every_recipe_is_run() -> None:
