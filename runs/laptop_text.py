@@ -1,13 +1,15 @@
 """Texts for `runs/laptop.sh`: documents to learn from, and questions to tune on, as JSON lines.
 
     python runs/laptop_text.py FOLDER [--quick]
+    python runs/laptop_text.py --weights CORPUS
 
 Everything comes from what is installed: CPython's own topics (`pydoc_data`) and the docstrings of
 its standard library, whose sources are parsed and never imported; the catalogues of JupyterLab's
 language packs, where any is installed; and, where the environment names a folder in PUNA_DATA,
-the stories and articles that it has. Each file of documents is one source for `puna tokenize`,
-with `text`, `licence` and `path` in every row. `sources.txt` and `weights.txt` are overrides for
-the recipes; the former is written last, and says that all is there.
+the stories and articles that it has. Each file of documents is one source for `puna curate`,
+with `text`, `license` and `path` in every row. `sources.txt` has overrides for the recipe; it is
+written last, and says that all is there. The second form prints an override for pretraining: each
+source of a corpus weighs what was kept of it.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ QUICK_MODULES = 40
 PACK_LINES = 24  # translations that make one document
 QUESTION_CHARS = (24, 160)  # of a summary that becomes a question
 MODULE_QUESTIONS = (12, 60)  # modules with fewer are left out, of others as many are taken
+USED = ("FOLDER [--quick]", "--weights CORPUS")
 LICENCES = {
     "python": "PSF-2.0",
     "interface": "BSD-3-Clause",
@@ -43,10 +46,13 @@ LICENCES = {
 
 def main(arguments: list[str]) -> int:
     """Write everything into the folder that the arguments name."""
+    if arguments[:1] == ["--weights"] and len(arguments) == len(USED):
+        print(weights(Path(arguments[1])))
+        return 0
     quick = "--quick" in arguments
     folders = [Path(word) for word in arguments if not word.startswith("--")]
     if len(folders) != 1:
-        print("usage: python runs/laptop_text.py FOLDER [--quick]", file=sys.stderr)
+        print(f"usage: python runs/laptop_text.py {' | '.join(USED)}", file=sys.stderr)
         return 2
     folder = folders[0]
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +64,7 @@ def main(arguments: list[str]) -> int:
     }
     sizes = {}
     for name, rows in sources.items():
-        documents = [row | {"licence": LICENCES[name]} for row in rows]
+        documents = [row | {"license": LICENCES[name]} for row in rows]
         documents = [row for row in documents if len(row["text"]) >= LEAST_CHARS]
         if documents:
             sizes[name] = write(folder / f"{name}.jsonl", documents)
@@ -66,11 +72,9 @@ def main(arguments: list[str]) -> int:
     write(folder / "questions.jsonl", asked)
     told = ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in sizes.items())
     print(f"texts in {folder}: {told}; {len(asked):,} questions")
-    shares = ", ".join(f"{name}: {size / 1e6:.4f}" for name, size in sizes.items())
-    (folder / "weights.txt").write_text(f"mixture.weights={{{shares}}}\n", encoding="utf-8")
     lines = (
         f"sources.{name}={{files: {json.dumps(str(folder / f'{name}.jsonl'))}, "
-        f"licence: {LICENCES[name]}}}\n"
+        f"license: {LICENCES[name]}}}\n"
         for name in sizes
     )
     (folder / "sources.txt").write_text("".join(lines), encoding="utf-8")
@@ -87,6 +91,14 @@ def write(path: Path, rows: Iterable[Row]) -> int:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     beside.replace(path)
     return size
+
+
+def weights(corpus: Path) -> str:
+    """Each source of a corpus with the megabytes that were kept of it, for a mixture."""
+    told = json.loads((corpus / "summary.json").read_text(encoding="utf-8"))
+    kept = {name: source["kept"]["bytes"] for name, source in told["sources"].items()}
+    shares = ", ".join(f"{name}: {size / 1e6:.4f}" for name, size in kept.items() if size)
+    return f"mixture.weights={{{shares}}}"
 
 
 # --- CPython ----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from house.source import REPOSITORY
 from puna.artifact import read_manifest
 from puna.config import from_dict, load_recipe
 from puna.errors import InputError
+from puna.flows.curate_corpus import part_files
 from puna.flows.curate_opening import document_story
 from puna.flows.curate_recipe import CurateRecipe
 from puna.flows.curating import Curated, CurateOptions, curate
@@ -30,7 +31,7 @@ SENTENCES = (
     "Nobody by {place} {verb} such {adjective} things before, and the {noun} left {number}.",
     "Her {noun} was {adjective}, so {number} of the {other} people {verb} it to {place}.",
     "Rain on {place} of the puna {verb} each {noun} with {number} {adjective} drops.",
-    "They {verb} {number} and, with every {other}, be it {adjective} or not, comes {number} times a {third}.",
+    "They {verb} {number}, and with every {other}, {adjective} or not, comes a {third}.",
 )
 WORDS = {
     "adjective": "cold bright narrow patient hungry woollen distant quiet stony early",
@@ -90,7 +91,7 @@ def run(out: Path, told: dict[str, Any], *, force: bool = False) -> Curated:
 
 
 def documents(out: Path, part: str = "documents") -> list[dict[str, Any]]:
-    files = sorted((out / part).glob("*.parquet"))
+    files = part_files(out / part)
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
@@ -178,8 +179,6 @@ def test_the_story_of_a_document(tmp_path: Path) -> None:
 
 def test_what_is_wrong_is_told_before_anything_is_read(tmp_path: Path) -> None:
     told = recipe(tmp_path)
-    with pytest.raises(InputError, match="twice"):
-        run(tmp_path / "a", {**told, "steps": [{"step": "clean"}, {"step": "clean"}]})
     with pytest.raises(InputError, match="clene"):
         run(tmp_path / "b", {**told, "steps": [{"step": "clene"}]})
     told["sources"]["pages"]["files"] = str(tmp_path / "nothing.jsonl")
@@ -231,12 +230,19 @@ def code(folder: Path) -> Path:
     return folder / "*.py"
 
 
+def stories(folder: Path) -> Path:
+    lines = [json.dumps({"text": article(number)}) for number in range(2)]
+    (folder / "stories.jsonl").write_text("\n".join(lines))
+    return folder / "stories.jsonl"
+
+
 @pytest.mark.parametrize(
     ("name", "source", "make"),
     [
         ("curate-code", "stdlib", code),
         ("curate-crawl", "crawl", crawl),
         ("curate-documentation", "documentation", pages),
+        ("curate-laptop", "python", stories),
     ],
 )
 def test_a_recipe_runs_from_its_file(
@@ -256,7 +262,7 @@ def test_a_recipe_runs_from_its_file(
 
 def test_every_recipe_is_run() -> None:
     there = {path.stem for path in (REPOSITORY / "recipes").glob("curate-*.yaml")}
-    assert there == {"curate-code", "curate-crawl", "curate-documentation"}
+    assert there == {"curate-code", "curate-crawl", "curate-documentation", "curate-laptop"}
 
 
 VICTIM = """

@@ -105,13 +105,12 @@ def test_the_texts_are_there(
     assert script.main([str(tmp_path / "t"), "--quick"]) == 0
     rows = rows_of(tmp_path / "t" / "python.jsonl")
     assert len(rows) > 100
-    assert {row["licence"] for row in rows} == {"PSF-2.0"}
+    assert {row["license"] for row in rows} == {"PSF-2.0"}
     assert all(len(row["text"]) >= script.LEAST_CHARS and row["path"] for row in rows)
     assert rows_of(tmp_path / "t" / "questions.jsonl")
     sources = (tmp_path / "t" / "sources.txt").read_text().splitlines()
     assert len(sources) == 1
     assert sources[0].startswith("sources.python={files: ")
-    assert (tmp_path / "t" / "weights.txt").read_text().startswith("mixture.weights={python: ")
     before = (tmp_path / "t" / "python.jsonl").read_bytes()
     assert script.main([str(tmp_path / "t"), "--quick"]) == 0
     assert (tmp_path / "t" / "python.jsonl").read_bytes() == before
@@ -122,16 +121,19 @@ def test_the_overrides_are_read_by_the_recipes(
     tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from puna.config import load_recipe
+    from puna.flows.curate_recipe import CurateRecipe
     from puna.flows.pretrain_recipe import PretrainRecipe
-    from puna.flows.tokenize_recipe import TokenizeRecipe
 
     monkeypatch.delenv("PUNA_DATA", raising=False)
     script.main([str(tmp_path / "a folder, here"), "--quick"])
     sources = (tmp_path / "a folder, here" / "sources.txt").read_text().splitlines()
-    weights = (tmp_path / "a folder, here" / "weights.txt").read_text().strip()
-    read = load_recipe(REPOSITORY / "recipes/tokenize-laptop.yaml", TokenizeRecipe, sources)
+    sizes = {"python": {"kept": {"bytes": 12_300_000}}, "none": {"kept": {"bytes": 0}}}
+    (tmp_path / "summary.json").write_text(json.dumps({"sources": sizes}))
+    weights = script.weights(tmp_path)
+    read = load_recipe(REPOSITORY / "recipes/curate-laptop.yaml", CurateRecipe, sources)
     assert Path(str(read.sources["python"].files)).is_file()
     raised = load_recipe(REPOSITORY / "recipes/pretrain-laptop.yaml", PretrainRecipe, [weights])
+    assert raised.mixture.weights == {"python": 12.3}
     assert raised.mixture.weights.keys() == read.sources.keys()
 
 
@@ -162,5 +164,10 @@ def test_the_whole_of_it_in_a_minute(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         said = "this run is finished already"
         assert (said in done.stderr) == bool(attempt), "the same command again goes on"
-    for name in ("base/report.html", "tuned/report.html", "judged/report.html"):
+    for name in (
+        "corpus/report.html",
+        "base/report.html",
+        "tuned/report.html",
+        "judged/report.html",
+    ):
         assert (tmp_path / "out" / name).stat().st_size > 1000

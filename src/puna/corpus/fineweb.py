@@ -6,7 +6,7 @@ FineWeb applies them to what C4's rules have left of a text: put `statistics` on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -42,10 +42,11 @@ class FineWeb:
     """Thresholds that differ by language."""
 
     VERSION: ClassVar[int] = 1
+    RULES: ClassVar[Sequence[Rule]] = _RULES
 
     def __post_init__(self) -> None:
         check_languages(self, [rule.threshold for rule in _RULES])
 
     def open(self) -> Apply:
         """The rules over figures."""
-        return open_rules(self, _RULES)
+        return open_rules(self)

@@ -6,7 +6,7 @@ section A.1.1 and table A1, in the form that datatrove gives them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -118,13 +118,14 @@ class GopherRepetition:
     """Thresholds that differ by language; `{}` for the published ones in every language."""
 
     VERSION: ClassVar[int] = 1
+    RULES: ClassVar[Sequence[Rule]] = _REPETITION
 
     def __post_init__(self) -> None:
         check_languages(self, [rule.threshold for rule in _REPETITION])
 
     def open(self) -> Apply:
         """The rules over figures."""
-        return open_rules(self, _REPETITION)
+        return open_rules(self)
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,11 @@ class GopherQuality:
     """Thresholds that differ by language; `{}` for the published ones in every language."""
 
     VERSION: ClassVar[int] = 1
+    RULES: ClassVar[Sequence[Rule]] = _QUALITY
 
     def __post_init__(self) -> None:
         check_languages(self, [rule.threshold for rule in _QUALITY])
 
     def open(self) -> Apply:
         """The rules over figures."""
-        return open_rules(self, _QUALITY)
+        return open_rules(self)

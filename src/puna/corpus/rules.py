@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -71,19 +71,44 @@ def limits_of(config: Thresholds, name: str, languages: Sequence[str | None]) ->
     return np.array([np.nan if limit is None else limit for limit in found], np.float64)
 
 
-def open_rules(config: Thresholds, rules: Sequence[Rule]) -> Apply:
+class Ruled(Thresholds, Protocol):
+    """A step that is nothing but rules."""
+
+    RULES: ClassVar[Sequence[Rule]]
+    """In the order in which they are tried."""
+
+
+def bounds_of(config: Ruled) -> dict[str, dict[str, float]]:
+    """The thresholds of a step by figure, as `low` and `high`: those of no language in particular.
+
+    Where several rules are about one figure, the narrowest bounds.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for rule in config.RULES:
+        limit = getattr(config, rule.threshold)
+        if limit is None:
+            continue
+        bounds = found.setdefault(rule.figure, {})
+        if rule.drops == "below":
+            bounds["low"] = max(limit, bounds.get("low", limit))
+        else:
+            bounds["high"] = min(limit, bounds.get("high", limit))
+    return found
+
+
+def open_rules(config: Ruled) -> Apply:
     """What drops the documents that break a rule; the first that one breaks is its reason.
 
     Figures and thresholds are compared as float32, in which figures are kept: a document exactly
     on a threshold stays, as it does in float64. No other decision differs from that in float64
     as long as a text has fewer than two million characters.
     """
-    assert all(hasattr(config, rule.threshold) for rule in rules)
+    assert all(hasattr(config, rule.threshold) for rule in config.RULES)
 
     def apply(batch: pa.RecordBatch) -> pa.RecordBatch:
         languages = batch.column("language").to_pylist()
         left, reasons = alive(batch), dict[int, str]()
-        for rule in rules:
+        for rule in config.RULES:
             limits = limits_of(config, rule.threshold, languages).astype(np.float32)
             figures = stat(batch, rule.figure)
             hit = figures > limits if rule.drops == "above" else figures < limits

@@ -1,8 +1,9 @@
 """A corpus on the disk: documents in Parquet files of even size, and what was dropped beside them.
 
-documents/part-00000.parquet ...   what is kept, in the order of sources and files
-dropped/part-00000.parquet ...     what is not, each row with its reason in `drop`
-quarantine.jsonl                   what could not be read or worked on
+documents/SOURCE/part-00000.parquet ...   what is kept, in the order of the files
+dropped/SOURCE/part-00000.parquet ...     what is not, each row with its reason in `drop`
+clusters-REASON.parquet                   which documents are alike, and which of them stays
+quarantine.jsonl                          what could not be read or worked on
 summary.json, report.html, manifest.json
 """
 
@@ -26,20 +27,26 @@ ROWS = 4096  # of a batch
 
 
 class Parts:
-    """Writes batches into files of about so many bytes of text."""
+    """Writes batches into a folder for each source, in files of about so many bytes of text."""
 
     def __init__(self, folder: Path, part_bytes: int) -> None:
         self._folder, self._most = folder, part_bytes
         self._writer: pq.ParquetWriter | None = None
+        self._source = ""
         self._number = self._bytes = 0
         folder.mkdir()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows; those of one call stay in one file."""
+        """Add rows of one source; those of one call stay in one file, sources follow each other."""
         if not batch.num_rows:
             return
+        source = batch.column("source")[0].as_py()
+        if source != self._source:
+            self.close()
+            self._source, self._number = source, 0
         if self._writer is None:
-            path = self._folder / f"part-{self._number:05}.parquet"
+            path = self._folder / source / f"part-{self._number:05}.parquet"
+            path.parent.mkdir(exist_ok=True)
             self._writer = pq.ParquetWriter(path, batch.schema, compression="zstd")
             self._number += 1
         self._writer.write_batch(batch)
@@ -104,6 +111,16 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Re
     if path.exists():
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=ROWS, columns=columns)
+
+
+def cluster_file(folder: Path, reason: str) -> Path:
+    """Where a corpus keeps the clusters that a search for duplicates found."""
+    return folder / f"clusters-{reason}.parquet"
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The files of what is kept, or of what is not: by source, then in their order."""
+    return sorted(folder.glob("*/part-*.parquet"))
 
 
 def write_quarantine(samples: Iterable[Json], path: Path) -> None:

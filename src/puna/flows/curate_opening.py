@@ -9,8 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from puna.artifact import read_json
+from puna.corpus.dedup import Clusters
+from puna.corpus.figures import MEANINGS
 from puna.errors import InputError
-from puna.flows.curate_corpus import DOCUMENTS, DROPS, read_batches
+from puna.flows.curate_corpus import DOCUMENTS, DROPS, part_files, read_batches
+from puna.flows.curate_replay import replay
 from puna.flows.curate_story import story_lines
 from puna.flows.curate_unit import Json
 
@@ -74,12 +77,36 @@ def document_story(path: Path, document: str) -> list[str]:
         )
     if len({row["id"] for row in found}) > 1:
         raise InputError(f"{len(found)} documents begin with {document}", fix="give more digits")
-    return story_lines(found[0])
+    (row,) = found[:1]
+    asked = read_summary(path).get("asked") or {}
+    told = replay(asked, row) if asked else {"note": "the corpus does not tell its recipe"}
+    return story_lines({**row, **told, "cluster": _cluster(path, row["id"]), "meanings": MEANINGS})
+
+
+def _cluster(path: Path, document: bytes) -> Json:
+    """The documents that are like one, from the files of clusters; nothing where there are none."""
+    for file in sorted(path.glob("clusters-*.parquet")):
+        clusters = Clusters.read(file)
+        rows = clusters.of(document)
+        if len(rows):
+            alike = dict(zip((clusters.ids[row].tobytes() for row in rows), rows, strict=True))
+            return {
+                "reason": clusters.reason,
+                "size": len(rows),
+                "kept": clusters.kept_ids[rows[0]].tobytes(),
+                "similarity": float(clusters.similarity[alike[document]]),
+                "members": [
+                    f"{member.hex()}, similarity {clusters.similarity[at]:.3f}"
+                    for member, at in alike.items()
+                    if member != document
+                ],
+            }
+    return {}
 
 
 def _rows(path: Path, low: bytes, high: bytes) -> Iterator[Json]:
     for part in (DOCUMENTS, DROPS):
-        for file in sorted((path / part).glob("part-*.parquet")):
+        for file in part_files(path / part):
             for batch in read_batches(file):
                 ids = batch.column("id").cast(pa.binary())
                 inside = pc.and_(pc.greater_equal(ids, low), pc.less_equal(ids, high))

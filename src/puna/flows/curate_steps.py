@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from puna.corpus.c4 import C4
@@ -18,6 +19,7 @@ from puna.corpus.model_score import ScoreConfig
 from puna.corpus.pii import PiiConfig
 from puna.corpus.read import ReadConfig
 from puna.corpus.statistics import Statistics
+from puna.corpus.step import Apply
 from puna.errors import InputError
 
 AnyStep = (
@@ -70,6 +72,21 @@ class CurateSteps:
                     f"the source {name!r} cannot be the name of a folder",
                     fix="letters, digits, _ and -, at most 64 of them",
                 )
-        twice = [name for name, count in Counter(s.step for s in self.steps).items() if count > 1]
-        if twice:
-            raise InputError(f"the step {twice[0]!r} is there twice", fix="leave one of them out")
+
+    def opened(self) -> list[tuple[str, Apply]]:
+        """All steps, opened, by the names that they are counted by."""
+        return [(name, step.open()) for name, step in named(self.steps)]
+
+
+def named(steps: Sequence[AnyStep]) -> list[tuple[str, AnyStep]]:
+    """Steps by their names; one that is there again is `statistics_2`, as it is after C4's rules.
+
+    The name is what the step is counted and shown by; reasons have that of its kind.
+    """
+    seen: Counter[str] = Counter()
+    found = []
+    for step in steps:
+        seen[step.step] += 1
+        times = seen[step.step]
+        found.append((step.step if times == 1 else f"{step.step}_{times}", step))
+    return found

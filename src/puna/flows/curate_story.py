@@ -27,9 +27,10 @@ def story_lines(row: Mapping[str, Any]) -> list[str]:
         row: A row of the corpus as plain data: the columns of `puna.corpus.schema`, and as far
             as they are known `steps` (mappings in their order: `step`, `drop`, `error`, `note`,
             `characters_before`, `characters_after`, `figures`), `cluster` (`size`, `kept`,
-            `similarity`, `members`), `meanings` (what figures are, by name) and `before` (the text
-            as it was read). Whatever is absent is left out; control characters are shown as
-            pictures, so that no text of the web can steer a terminal.
+            `similarity`, `members`, `reason`), `meanings` (what figures are, by name), `before`
+            (the text as it was read) and `note` (why steps are not known). Whatever is absent is
+            left out; control characters are shown as pictures, so that no text of the web can
+            steer a terminal.
     """
     lines = [*_place(row), *_fate(row), *_figures(row), *_steps(row), *_cluster(row)]
     lines += [*_metadata(row), *_texts(row)]
@@ -93,6 +94,9 @@ def _figures(row: Told) -> Iterator[str]:
 
 def _steps(row: Told) -> Iterator[str]:
     steps = mappings(row, "steps")
+    if row.get("note"):
+        yield ""
+        yield _line("steps", f"not known: {text(row['note'])}")
     if not steps:
         return
     yield ""
@@ -124,7 +128,8 @@ def _cluster(row: Told) -> Iterator[str]:
     if not told:
         return
     size, alike = finite(told.get("size")), finite(told.get("similarity"))
-    said = ["of near-duplicates" if size is None else plural(round(size), "near-duplicate")]
+    kind = step_words(told.get("reason") or "near_duplicate")
+    said = [f"of {kind}s" if size is None else plural(round(size), kind)]
     kept = told.get("kept")
     if isinstance(kept, bool):
         said.append("this one was kept" if kept else "another was kept")

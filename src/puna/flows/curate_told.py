@@ -18,9 +18,15 @@ import pyarrow.parquet as pq
 from puna.config import to_dict
 from puna.corpus.dedup import Clusters
 from puna.corpus.figures import MEANINGS
-from puna.flows.curate_corpus import DOCUMENTS, DROPS, read_batches
+from puna.corpus.fineweb import FineWeb
+from puna.corpus.gopher import GopherQuality, GopherRepetition
+from puna.corpus.language import LanguageConfig
+from puna.corpus.model_score import ScoreConfig
+from puna.corpus.rules import bounds_of
+from puna.flows.curate_corpus import DOCUMENTS, DROPS, part_files, read_batches
 from puna.flows.curate_counts import READ, Counts, Size
 from puna.flows.curate_recipe import CurateRecipe
+from puna.flows.curate_steps import AnyStep
 from puna.flows.curate_unit import KEPT, Json
 
 BINS = 30
@@ -83,21 +89,50 @@ def told_summary(
     }
 
 
-def told_scores(folder: Path) -> Json:
-    """How figures are spread over all documents that were judged, with examples.
+def told_scores(folder: Path, steps: Sequence[AnyStep]) -> Json:
+    """How figures are spread over all documents that were judged, with examples and thresholds.
 
     Args:
         folder: Of the corpus.
+        steps: Of the recipe.
     """
+    bounds = _bounds(steps)
+    scores = [f"score_{step.name}" for step in steps if isinstance(step, ScoreConfig)]
     tables = [_figures(folder / part) for part in (DOCUMENTS, DROPS)]
     rows = [row for table in tables for row in table][:MOST_ROWS]
     found = {}
-    for name in SHOWN_FIGURES:
+    for name in (*SHOWN_FIGURES, *scores):
         there = [(row["stats"][name], row) for row in rows if _known(row, name)]
         if len(there) > 1:
-            spread = _spread(sorted(there, key=lambda pair: pair[0]))
-            found[name] = {**spread, "meaning": MEANINGS.get(name, name.replace("_", " "))}
+            found[name] = {
+                **_spread(sorted(there, key=lambda pair: pair[0])),
+                "threshold": {"low": None, "high": None} | bounds.get(name, {}),
+                "meaning": MEANINGS.get(name, name.replace("_", " ")),
+            }
     return found
+
+
+def _bounds(steps: Sequence[AnyStep]) -> dict[str, dict[str, float]]:
+    """Thresholds by figure: where several steps have one, the narrowest."""
+    found: dict[str, dict[str, float]] = {}
+    for step in steps:
+        for figure, bounds in _bounds_of(step).items():
+            known = found.setdefault(figure, {})
+            for side, limit in bounds.items():
+                narrower = max if side == "low" else min
+                known[side] = narrower(limit, known.get(side, limit))
+    return found
+
+
+def _bounds_of(step: AnyStep) -> dict[str, dict[str, float]]:
+    if isinstance(step, GopherRepetition | GopherQuality | FineWeb):
+        return bounds_of(step)
+    if isinstance(step, LanguageConfig):
+        return {"language_score": {"low": step.min_score}}
+    if isinstance(step, ScoreConfig):
+        sides = {"low": step.min_score, "high": step.max_score}
+        return {f"score_{step.name}": {k: v for k, v in sides.items() if v is not None}}
+    return {}
 
 
 def told_clusters(folders: Sequence[Path], found: Sequence[Clusters]) -> list[Json]:
@@ -149,7 +184,7 @@ def _change(one: Json) -> Json:
 def _figures(folder: Path) -> list[Json]:
     rows: list[Json] = []
     columns = ["id", "locator", "drop", "stats", "text"]
-    for path in sorted(folder.glob("part-*.parquet")):
+    for path in part_files(folder):
         for batch in read_batches(path, columns):
             texts = pc.utf8_slice_codeunits(batch.column("text"), 0, EXAMPLE_CHARACTERS)
             place = batch.schema.get_field_index("text")
@@ -185,7 +220,7 @@ def _spread(there: list[tuple[float, Json]]) -> Json:
     bins = [
         [float(a), float(b), int(n)] for a, b, n in zip(edges, edges[1:], heights, strict=False)
     ]
-    return {"bins": bins, "threshold": {"low": None, "high": None}, "examples": examples}
+    return {"bins": bins, "examples": examples}
 
 
 def _texts(folders: Sequence[Path], wanted: set[bytes]) -> dict[bytes, tuple[str, str]]:

@@ -77,7 +77,7 @@ def open_worker(shared: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Json
             that are read of a unit, null for all.
     """
     recipe = from_dict(CurateSteps, shared["steps"])
-    opened = [(step.step, step.open()) for step in recipe.steps]
+    opened = recipe.opened()
     store = UnitStore(Path(shared["store"]))
     excerpt: int | None = shared["excerpt"]
     sample: int | None = shared["sample"]

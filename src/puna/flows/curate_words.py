@@ -80,8 +80,12 @@ def spoken(name: object) -> str:
 
 
 def step_words(name: object) -> str:
-    """A step as people call it."""
-    return STEPS.get(str(name), spoken(name))
+    """A step as people call it; `statistics_2` is one that was there before."""
+    said = str(name)
+    kind, _, times = said.rpartition("_")
+    if kind in STEPS and times.isdecimal():
+        return f"{STEPS[kind]} ({times})"
+    return STEPS.get(said, spoken(said))
 
 
 def reason_words(reason: object) -> str:

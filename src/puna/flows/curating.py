@@ -36,7 +36,7 @@ from puna.corpus.dedup import (
 from puna.corpus.read import ReadUnit, plan_units
 from puna.corpus.step import Apply
 from puna.errors import InputError
-from puna.flows.curate_corpus import QUARANTINE, write_documents, write_quarantine
+from puna.flows.curate_corpus import QUARANTINE, cluster_file, write_documents, write_quarantine
 from puna.flows.curate_counts import Counts, total
 from puna.flows.curate_opening import KIND, REPORT, SUMMARY, corpus_lines, read_summary
 from puna.flows.curate_recipe import CurateRecipe
@@ -247,12 +247,14 @@ class _Run:
             )
             samples = [*self.failed, *(s for one in told for s in one["samples"])]
             write_quarantine(samples, folder / QUARANTINE)
+            for found in self.clusters:
+                found.save(cluster_file(folder, found.reason))
             summary = told_summary(self.recipe, counts, told, kept)
             summary["quarantine"]["samples"] = samples[:20]
             summary["quarantine"]["total"] += len(self.failed)
             summary["command"] = self.options.command
             summary["seconds"] = round(time.perf_counter() - began, 3)
-            summary["scores"] = told_scores(folder)
+            summary["scores"] = told_scores(folder, self.recipe.steps)
             summary["clusters"] = told_clusters(self.folders, self.clusters)
             summary["ledger"] = self.meter.to_dict()
             write_json(folder / SUMMARY, summary)

@@ -16,6 +16,7 @@ from puna.records import Quarantine, Row, find_files
 from puna.records.documents import read_documents
 from puna.records.items import lookup
 from puna.records.row import kind_of
+from puna.tokens.shard_file import KEY_BYTES
 
 _LICENCES = ("licence", "license")
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -159,14 +160,25 @@ def _text(row: Row, column: str, quarantine: Quarantine) -> str | None:
 
 def _document(name: str, source: SourceConfig, row: Row, text: str) -> Document:
     own, root = row.values.get("id"), row.values.get("root_id")
-    named = own if isinstance(own, str) and _KEY.fullmatch(own) else f"{name}\0{row.locator}"
-    has_root = isinstance(root, str | int) and bool(str(root).strip())
+    if isinstance(own, bytes) and len(own) == KEY_BYTES:
+        key = own
+    else:
+        named = own if isinstance(own, str) and _KEY.fullmatch(own) else f"{name}\0{row.locator}"
+        key = key_of(named)
     return Document(
-        id=key_of(named),
+        id=key,
         text=text,
-        root=key_of(str(root)) if has_root else None,
+        root=_root(root),
         licence=_licence(row.values) or source.licence,
     )
+
+
+def _root(told: Any) -> bytes | None:
+    """What a document was derived from, where its row says it."""
+    if isinstance(told, bytes) and len(told) == KEY_BYTES:
+        return told
+    said = isinstance(told, str | int) and str(told).strip()
+    return key_of(str(told)) if said else None
 
 
 def _licence(values: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +156,7 @@ def publish(
     index: ShardIndex,
     *,
     config: Mapping[str, Any],
+    parents: Sequence[str],
     measured: Mapping[str, Any],
     force: bool,
 ) -> None:
@@ -166,6 +167,7 @@ def publish(
         out: The folder to make.
         index: What shards.json is to say.
         config: What was asked for; part of the identity.
+        parents: Identities of what the documents are from.
         measured: What it cost.
         force: Replace shards that are there.
 
@@ -184,8 +186,14 @@ def publish(
             digests[path.name] = digest_file(path)
         write_json(folder / INDEX, to_dict(index))
         digests[INDEX] = digest_file(folder / INDEX)
-        parents = [f"vocabulary {index.vocabulary.identity}"]
-        told = manifest(KIND, config=config, parents=parents, files=digests, measured=measured)
+        vocabulary = f"vocabulary {index.vocabulary.identity}"
+        told = manifest(
+            KIND,
+            config=config,
+            parents=[*parents, vocabulary],
+            files=digests,
+            measured=measured,
+        )
         write_json(folder / MANIFEST, told)
     workspace.remove()
 

@@ -100,10 +100,12 @@ class DecontaminateConfig:
 class TokenizeRecipe:
     """From documents to shards of tokens."""
 
-    sources: dict[str, SourceConfig]
-    """By the names that mixtures use."""
     vocabulary: VocabularyChoice
     """What makes the tokens."""
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """By the names that mixtures use."""
+    corpus: str | None = None
+    """A folder that `puna curate` made: its sources come before those that are named here."""
     held_out: float = 0.005
     """Share of the documents that are held out, by a hash of what they belong to (`root_id` where
     rows have one, their text otherwise); at least one of each source that has two."""
@@ -123,6 +125,11 @@ class TokenizeRecipe:
     """How energy and carbon are found."""
 
     def __post_init__(self) -> None:
+        if not self.sources and self.corpus is None:
+            raise InputError(
+                "there are no sources",
+                fix="corpus: FOLDER, or sources: {books: {files: 'books/*.txt', licence: CC0-1.0}}",
+            )
         _check_names(self.sources)
         if not 0 <= self.held_out <= MAX_HELD_OUT_SHARE:
             raise InputError(
@@ -139,10 +146,6 @@ class TokenizeRecipe:
 
 
 def _check_names(sources: Mapping[str, SourceConfig]) -> None:
-    if not sources:
-        raise InputError(
-            "there are no sources", fix="sources: {books: {files: 'books/*.txt', licence: CC0-1.0}}"
-        )
     seen: dict[str, str] = {}
     for name in sources:
         if not _NAME.fullmatch(name):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from puna.artifact import format_bytes
 from puna.flows.tokenize_contamination import read_contamination
+from puna.flows.tokenize_corpus import with_corpus
 from puna.flows.tokenize_data import Document, check_columns, read_source, source_files
 from puna.flows.tokenize_encoding import Waiting, cores, encode_all
 from puna.flows.tokenize_recipe import TokenizeRecipe, VocabularyChoice
@@ -30,6 +31,7 @@ def rehearse(recipe: TokenizeRecipe) -> Iterator[str]:
     Raises:
         InputError: What the run itself would refuse, as far as it can be seen so early.
     """
+    recipe = with_corpus(recipe)
     files = source_files(recipe)
     base = open_base(recipe.vocabulary)
     yield f"vocabulary  {_vocabulary(recipe.vocabulary, base)}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from puna.artifact import check_free, digest_json
 from puna.errors import InputError
+from puna.flows.tokenize_corpus import corpus_parents, with_corpus
 from puna.flows.tokenize_data import Document, check_columns, read_source, source_files, stamps
 from puna.flows.tokenize_encoding import Waiting, cores, encode_all
 from puna.flows.tokenize_place import (
@@ -98,6 +99,7 @@ def tokenize(recipe: TokenizeRecipe, options: TokenizeOptions, watcher: Watcher)
     out = options.out
     if not out.parent.is_dir():
         check_free(out, folder=True)
+    recipe = with_corpus(recipe)
     files = source_files(recipe)
     base = open_base(recipe.vocabulary)
     asked = _asked(recipe, files, base)
@@ -134,6 +136,7 @@ def tokenize(recipe: TokenizeRecipe, options: TokenizeOptions, watcher: Watcher)
             out,
             run.index(),
             config=run.config(),
+            parents=corpus_parents(recipe),
             measured=measured,
             force=options.force,
         )
