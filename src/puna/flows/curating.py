@@ -33,6 +33,7 @@ from puna.corpus.dedup import (
     find_repeated_lines,
     removing_lines,
 )
+from puna.corpus.model_score import ScoreConfig
 from puna.corpus.read import ReadUnit, plan_units
 from puna.corpus.step import Apply
 from puna.errors import InputError
@@ -52,6 +53,7 @@ from puna.scale.units import UnitStore
 
 ASKED = "asked"  # of the manifest's measured part: recipe and units, as one digest
 SAMPLE_UNITS = 8
+LIKELIHOOD = "puna.flows.text_scorer:open_likelihood"
 WORKER = "puna.flows.curate_unit:open_worker"
 
 
@@ -296,8 +298,14 @@ def _some(units: Sequence[ReadUnit], documents: int) -> list[ReadUnit]:
 
 
 def _judged(recipe: CurateRecipe) -> list[str]:
-    """What the files hold that documents must not give away."""
-    return [evaluation_digest(s) for s in recipe.steps if isinstance(s, DecontaminateConfig)]
+    """What steps go by that their configuration does not hold: files and models."""
+    found = [evaluation_digest(s) for s in recipe.steps if isinstance(s, DecontaminateConfig)]
+    for step in recipe.steps:
+        if isinstance(step, ScoreConfig) and step.factory == LIKELIHOOD:
+            from puna.flows.text_scorer import judging_identity  # which imports torch
+
+            found.append(judging_identity(step.arguments))
+    return found
 
 
 def _is_made(out: Path, asked: str) -> bool:
