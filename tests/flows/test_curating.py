@@ -21,9 +21,10 @@ from house.source import REPOSITORY
 from puna.artifact import read_manifest
 from puna.config import from_dict, load_recipe
 from puna.errors import InputError
-from puna.flows.curate_corpus import part_files
 from puna.flows.curate_opening import document_story
+from puna.flows.curate_place import part_files
 from puna.flows.curate_recipe import CurateRecipe
+from puna.flows.curate_steps import named
 from puna.flows.curating import Curated, CurateOptions, curate
 
 SENTENCES = (
@@ -253,7 +254,7 @@ def test_a_recipe_runs_from_its_file(
     made = load_recipe(REPOSITORY / "recipes" / f"{name}.yaml", CurateRecipe, changes)
     done = curate(made, CurateOptions(tmp_path / "corpus"), Heard())
     funnel = [row["step"] for row in done.summary["funnel"]]
-    assert funnel[: 1 + len(made.steps)] == ["read", *(step.step for step in made.steps)]
+    assert funnel[: 1 + len(made.steps)] == ["read", *(name for name, _ in named(made.steps))]
     assert done.summary["funnel"][0]["documents"] == 2
     kept = documents(done.path)
     assert len(kept) == 2

@@ -22,6 +22,7 @@ CLASSES: dict[str, str] = {
     "title": "puna.flows.tune_recipe:TuneRecipe",
     "model": "puna.flows.tune_recipe:TuneRecipe",
     "steps": "puna.flows.curate_recipe:CurateRecipe",
+    "corpus": "puna.flows.tokenize_recipe:TokenizeRecipe",
     "sources": "puna.flows.tokenize_recipe:TokenizeRecipe",
     "shards": "puna.flows.pretrain_recipe:PretrainRecipe",
 }

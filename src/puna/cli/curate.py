@@ -15,7 +15,7 @@ from puna.cli.options import default_place
 from puna.cli.progress import ReportOptions
 from puna.cli.watching import watching
 from puna.config import load_recipe
-from puna.flows.curate_opening import REPORT
+from puna.flows.curate_place import REPORT
 from puna.flows.curate_recipe import CurateRecipe
 from puna.flows.curating import CurateOptions
 from puna.flows.curating import curate as curate_flow
@@ -53,7 +53,10 @@ def curate(
     config = load_recipe(recipe, CurateRecipe, overrides)
     kind = "" if where.sample is None else "-sample"
     out = where.out or default_place(f"{recipe.stem}{kind}")
-    command = shlex.join(["puna", "curate", str(recipe), *overrides, "--out", str(out)])
+    words = ["puna", "curate", str(recipe), *overrides, "--out", str(out)]
+    words += [] if where.ray is None else ["--ray", where.ray]
+    words += [] if where.sample is None else ["--sample", str(where.sample)]
+    command = shlex.join(words)
     with watching(report) as watcher:
         options = CurateOptions(out, where.force, command, where.ray, where.sample)
         done = curate_flow(config, options, watcher)
@@ -65,3 +68,4 @@ def curate(
         print(line, file=sys.stderr)
     print(f"corpus             {done.path}", file=sys.stderr)
     print(f"report             {done.path / REPORT}", file=sys.stderr)
+    print(f"use it             puna tokenize RECIPE corpus={done.path}", file=sys.stderr)

@@ -1,11 +1,4 @@
-"""A corpus on the disk: documents in Parquet files of even size, and what was dropped beside them.
-
-documents/SOURCE/part-00000.parquet ...   what is kept, in the order of the files
-dropped/SOURCE/part-00000.parquet ...     what is not, each row with its reason in `drop`
-clusters-REASON.parquet                   which documents are alike, and which of them stays
-quarantine.jsonl                          what could not be read or worked on
-summary.json, report.html, manifest.json
-"""
+"""Writes a corpus: documents in Parquet files of even size, and what was dropped beside them."""
 
 from __future__ import annotations
 
@@ -20,9 +13,9 @@ import pyarrow.parquet as pq
 from puna.corpus.schema import alive
 from puna.corpus.step import Apply
 from puna.flows.curate_counts import Counts, Size, timed
+from puna.flows.curate_place import DOCUMENTS, DROPS
 from puna.flows.curate_unit import DROPPED, KEPT, Json, shortened
 
-DOCUMENTS, DROPS, QUARANTINE = "documents", "dropped", "quarantine.jsonl"
 ROWS = 4096  # of a batch
 
 
@@ -111,16 +104,6 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Re
     if path.exists():
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=ROWS, columns=columns)
-
-
-def cluster_file(folder: Path, reason: str) -> Path:
-    """Where a corpus keeps the clusters that a search for duplicates found."""
-    return folder / f"clusters-{reason}.parquet"
-
-
-def part_files(folder: Path) -> list[Path]:
-    """The files of what is kept, or of what is not: by source, then in their order."""
-    return sorted(folder.glob("*/part-*.parquet"))
 
 
 def write_quarantine(samples: Iterable[Json], path: Path) -> None:

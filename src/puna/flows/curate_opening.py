@@ -12,13 +12,12 @@ from puna.artifact import read_json
 from puna.corpus.dedup import Clusters
 from puna.corpus.figures import MEANINGS
 from puna.errors import InputError
-from puna.flows.curate_corpus import DOCUMENTS, DROPS, part_files, read_batches
+from puna.flows.curate_corpus import read_batches
+from puna.flows.curate_place import DOCUMENTS, DROPS, SUMMARY, cluster_files, part_files
 from puna.flows.curate_replay import replay
 from puna.flows.curate_story import story_lines
 from puna.flows.curate_unit import Json
 
-KIND = "corpus"
-SUMMARY, REPORT = "summary.json", "report.html"
 ID_DIGITS = 32
 
 
@@ -85,7 +84,7 @@ def document_story(path: Path, document: str) -> list[str]:
 
 def _cluster(path: Path, document: bytes) -> Json:
     """The documents that are like one, from the files of clusters; nothing where there are none."""
-    for file in sorted(path.glob("clusters-*.parquet")):
+    for file in cluster_files(path):
         clusters = Clusters.read(file)
         rows = clusters.of(document)
         if len(rows):

@@ -23,8 +23,9 @@ from puna.corpus.gopher import GopherQuality, GopherRepetition
 from puna.corpus.language import LanguageConfig
 from puna.corpus.model_score import ScoreConfig
 from puna.corpus.rules import bounds_of
-from puna.flows.curate_corpus import DOCUMENTS, DROPS, part_files, read_batches
+from puna.flows.curate_corpus import read_batches
 from puna.flows.curate_counts import READ, Counts, Size
+from puna.flows.curate_place import DOCUMENTS, DROPS, part_files
 from puna.flows.curate_recipe import CurateRecipe
 from puna.flows.curate_steps import AnyStep
 from puna.flows.curate_unit import KEPT, Json

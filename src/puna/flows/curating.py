@@ -37,9 +37,10 @@ from puna.corpus.model_score import ScoreConfig
 from puna.corpus.read import ReadUnit, plan_units
 from puna.corpus.step import Apply
 from puna.errors import InputError
-from puna.flows.curate_corpus import QUARANTINE, cluster_file, write_documents, write_quarantine
+from puna.flows.curate_corpus import write_documents, write_quarantine
 from puna.flows.curate_counts import Counts, total
-from puna.flows.curate_opening import KIND, REPORT, SUMMARY, corpus_lines, read_summary
+from puna.flows.curate_opening import corpus_lines, read_summary
+from puna.flows.curate_place import CORPUS, QUARANTINE, REPORT, SUMMARY, cluster_file
 from puna.flows.curate_recipe import CurateRecipe
 from puna.flows.curate_report import curate_page
 from puna.flows.curate_told import told_clusters, told_scores, told_summary
@@ -53,7 +54,7 @@ from puna.scale.units import UnitStore
 
 ASKED = "asked"  # of the manifest's measured part: recipe and units, as one digest
 SAMPLE_UNITS = 8
-LIKELIHOOD = "puna.flows.text_scorer:open_likelihood"
+LIKELIHOOD = "puna.flows.curate_scorer:open_likelihood"
 WORKER = "puna.flows.curate_unit:open_worker"
 
 
@@ -271,7 +272,7 @@ class _Run:
             if path.is_file() and path.name not in (SUMMARY, REPORT)
         }
         told = manifest(
-            KIND,
+            CORPUS,
             config={"made by": "curate", "asked": self.recipe.hashed()},
             parents=[f"units {digest_json(self.keys)}"],
             files=files,
@@ -302,7 +303,7 @@ def _judged(recipe: CurateRecipe) -> list[str]:
     found = [evaluation_digest(s) for s in recipe.steps if isinstance(s, DecontaminateConfig)]
     for step in recipe.steps:
         if isinstance(step, ScoreConfig) and step.factory == LIKELIHOOD:
-            from puna.flows.text_scorer import judging_identity  # which imports torch
+            from puna.flows.curate_scorer import judging_identity  # which imports torch
 
             found.append(judging_identity(step.arguments))
     return found
@@ -312,7 +313,7 @@ def _is_made(out: Path, asked: str) -> bool:
     told = read_manifest(out / MANIFEST)
     return (
         told is not None
-        and told["identity"]["kind"] == KIND
+        and told["identity"]["kind"] == CORPUS
         and told["measured"].get(ASKED) == asked
         and all((out / name).is_file() for name in told["identity"]["files"])
     )

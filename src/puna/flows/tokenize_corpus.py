@@ -7,8 +7,7 @@ from pathlib import Path
 
 from puna.artifact import MANIFEST, read_manifest
 from puna.errors import InputError
-from puna.flows.curate_corpus import DOCUMENTS
-from puna.flows.curate_opening import KIND
+from puna.flows.curate_place import CORPUS, DOCUMENTS
 from puna.flows.tokenize_recipe import SourceConfig, TokenizeRecipe
 
 UNKNOWN = "unknown"  # the licence of documents that have none
@@ -45,7 +44,7 @@ def corpus_parents(recipe: TokenizeRecipe) -> list[str]:
 
 def _identity(path: Path) -> str:
     told = read_manifest(path / MANIFEST) if path.is_dir() else None
-    if told is None or told["identity"]["kind"] != KIND:
+    if told is None or told["identity"]["kind"] != CORPUS:
         raise InputError(
             "is no corpus" if path.exists() else "does not exist",
             where=path,

@@ -1,7 +1,7 @@
 """How likely a LLaMA finds a document, as a figure of curation: the factory of the step `score`.
 
     - step: score
-      factory: puna.flows.text_scorer:open_likelihood
+      factory: puna.flows.curate_scorer:open_likelihood
       arguments: {model: llama-base}
       name: bits_per_byte
       max_score: 2.5

@@ -13,8 +13,8 @@ from flows.test_curating import documents, recipe, run
 from generate.tiny import reference, save_folder
 from puna.corpus.model_score import ScoreConfig, open_scorer
 from puna.errors import InputError
+from puna.flows.curate_scorer import judging_identity, open_likelihood
 from puna.flows.curating import LIKELIHOOD
-from puna.flows.text_scorer import judging_identity, open_likelihood
 
 TEXTS = ["Once upon a time there was a llama.", "q" * 9, "她在高原上。" * 30]
 
