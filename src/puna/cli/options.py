@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from puna.api import Llama, load
-from puna.errors import InputError
 from puna.generate import kernels_missing
 
 DtypeName = Literal["auto", "file", "float32", "bfloat16", "float16"]
@@ -60,19 +58,3 @@ def compiling(llama: Llama) -> None:
             print(f"decoding kernels compiled, once, in {seconds:.1f} s", file=sys.stderr)
     elif "pip install" in why:
         print(f"decoding without compiled kernels, which is slower: {why}", file=sys.stderr)
-
-
-def default_place(name: str) -> Path:
-    """Where a run goes that was given no --out: into runs/, which is made.
-
-    Raises:
-        InputError: It cannot be made.
-    """
-    folder = Path("runs")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"could not be made: {error.strerror}", where=folder, fix="name a folder with --out"
-        ) from error
-    return folder / name

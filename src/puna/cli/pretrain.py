@@ -10,7 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from puna.cli.options import default_place
+from puna.cli.places import default_place
 from puna.cli.progress import ReportOptions
 from puna.cli.watching import watching
 from puna.config import load_recipe_with_origins

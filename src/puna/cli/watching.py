@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -21,7 +21,9 @@ from rich.text import Text
 
 from puna.artifact import format_bytes
 from puna.cli.progress import ReportOptions, naming_log, open_log
-from puna.train import StepMetrics
+
+if TYPE_CHECKING:  # work without a model starts without torch
+    from puna.train import StepMetrics
 
 SMOOTH_SECONDS = 10.0  # over which the speed that is shown is averaged
 

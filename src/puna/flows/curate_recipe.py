@@ -29,7 +29,7 @@ class CurateRecipe:
     keep_dropped: Literal["text", "excerpt", "none"] = "excerpt"
     """What stays of a document that is dropped: its text, the first thousand characters, or its
     figures and the reason alone."""
-    unit_bytes: int = 32 << 20
+    unit_bytes: int = 8 << 20
     """What is read as one unit, about; the unit is what is lost when a run is killed."""
     part_bytes: int = 128 << 20
     """Of text in a file of the corpus, about."""

@@ -45,10 +45,10 @@ from puna.flows.curate_recipe import CurateRecipe
 from puna.flows.curate_report import curate_page
 from puna.flows.curate_told import told_clusters, told_scores, told_summary
 from puna.flows.curate_unit import Json, read_told
-from puna.flows.tokenize_encoding import cores
-from puna.flows.watcher import Watcher
+from puna.flows.listener import Listener
 from puna.meter import Meter
 from puna.report import write as write_page
+from puna.scale.cores import cores
 from puna.scale.executor import Executor, Limits, LocalExecutor, Task, Work
 from puna.scale.units import UnitStore
 
@@ -89,7 +89,7 @@ class Curated:
         return corpus_lines(self.summary)
 
 
-def curate(recipe: CurateRecipe, options: CurateOptions, watcher: Watcher) -> Curated:
+def curate(recipe: CurateRecipe, options: CurateOptions, listener: Listener) -> Curated:
     """Make a corpus.
 
     The same call again goes on where a killed one was left: units that are done are not done again.
@@ -125,7 +125,7 @@ def curate(recipe: CurateRecipe, options: CurateOptions, watcher: Watcher) -> Cu
     work = out.parent / f".{out.name}.curating"
     with ExitStack() as stack, Meter(recipe.meter) as meter:
         _open_work(stack, work, out)
-        run = _Run(recipe, options, units, UnitStore(work, tell=watcher.note), watcher, meter)
+        run = _Run(recipe, options, units, UnitStore(work, tell=listener.note), listener, meter)
         run.sample = each
         run.map_units()
         run.find_duplicates()
@@ -143,11 +143,11 @@ class _Run:
         options: CurateOptions,
         units: Sequence[ReadUnit],
         store: UnitStore,
-        watcher: Watcher,
+        listener: Listener,
         meter: Meter,
     ) -> None:
         self.recipe, self.options, self.units = recipe, options, units
-        self.store, self.watcher, self.meter = store, watcher, meter
+        self.store, self.listener, self.meter = store, listener, meter
         self.sample: int | None = None  # documents that are read of each unit
         self.failed: list[Json] = []
         self.clusters: list[Clusters] = []
@@ -185,7 +185,7 @@ class _Run:
         ]
         done = len(self.units) - len(tasks)
         if done:
-            self.watcher.note(f"{done} of {len(self.units)} units are done already")
+            self.listener.note(f"{done} of {len(self.units)} units are done already")
         shared = {
             "steps": to_dict(self.recipe.unit_steps()),
             "store": str(self.store.folder),
@@ -196,7 +196,7 @@ class _Run:
         with self.meter.stage("reading and filtering"):
             for outcome in executor.run(tasks, Work(WORKER, shared)):
                 done += 1
-                self.watcher.progress("curating", done, len(self.units))
+                self.listener.progress("curating", done, len(self.units))
                 if outcome.error is not None:
                     self._give_up(outcome.key, outcome.error)
 
@@ -212,7 +212,7 @@ class _Run:
         places = [piece.place for piece in self.units[self.keys.index(key)].pieces]
         where = places[0] if len(places) == 1 else f"{places[0]} and {len(places) - 1} more"
         self.failed.append({"key": key, "locator": where, "reason": f"the unit failed: {error}"})
-        self.watcher.note(f"{where}: the unit failed and is left out: {error}")
+        self.listener.note(f"{where}: the unit failed and is left out: {error}")
 
     def find_duplicates(self) -> None:
         """Find what is there more than once, over all units."""

@@ -24,6 +24,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from puna.scale.cores import cores
+
 Status = Literal["ok", "note", "missing"]
 
 _GIB = 2**30
@@ -139,7 +141,7 @@ def _cpu() -> Iterator[Finding]:
         return
     threads = torch.get_num_threads()
     fix = "set OMP_NUM_THREADS to the number of physical cores"
-    few = threads < _usable_cores() // 2
+    few = threads < cores() // 2
     value = f"torch uses {threads}"
     yield Finding("cpu", "threads", value, "note" if few else "ok", fix if few else None)
     flags = _torch_flags(torch) or _proc_flags()
@@ -281,14 +283,8 @@ def _cpu_model() -> str:
 
 
 def _cores() -> str:
-    seen, usable = os.cpu_count() or 1, _usable_cores()
+    seen, usable = os.cpu_count() or 1, cores()
     return f"{seen}" if seen == usable else f"{usable} of {seen} usable by this process"
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _torch_flags(torch: Any) -> list[str]:

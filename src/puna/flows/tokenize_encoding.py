@@ -49,13 +49,6 @@ class Encoded(NamedTuple):
     text_bytes: int
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def encode_all(
     waiting: Iterable[Waiting], tokenizer: Tokenizer, *, threads: int
 ) -> Generator[Encoded]:

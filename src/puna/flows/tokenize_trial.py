@@ -11,10 +11,11 @@ from puna.artifact import format_bytes
 from puna.flows.tokenize_contamination import read_contamination
 from puna.flows.tokenize_corpus import with_corpus
 from puna.flows.tokenize_data import Document, check_columns, read_source, source_files
-from puna.flows.tokenize_encoding import Waiting, cores, encode_all
+from puna.flows.tokenize_encoding import Waiting, encode_all
 from puna.flows.tokenize_recipe import TokenizeRecipe, VocabularyChoice
 from puna.flows.tokenize_vocabulary import Base, open_base
 from puna.records import Quarantine
+from puna.scale.cores import cores
 
 TRIED_DOCUMENTS = 1000  # of each source
 

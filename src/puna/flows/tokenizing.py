@@ -15,7 +15,7 @@ from puna.artifact import check_free, digest_json
 from puna.errors import InputError
 from puna.flows.tokenize_corpus import corpus_parents, with_corpus
 from puna.flows.tokenize_data import Document, check_columns, read_source, source_files, stamps
-from puna.flows.tokenize_encoding import Waiting, cores, encode_all
+from puna.flows.tokenize_encoding import Waiting, encode_all
 from puna.flows.tokenize_place import (
     ASKED,
     Workspace,
@@ -32,6 +32,7 @@ from puna.flows.tokenize_vocabulary import Base, load_vocabulary, make_vocabular
 from puna.flows.watcher import Watcher
 from puna.meter import Meter
 from puna.records import Quarantine, find_files
+from puna.scale.cores import cores
 from puna.tokens import Tokenizer
 from puna.tokens.fertility import FertilityCounter
 from puna.tokens.shard_file import SPLITS, VERSION, ShardLabel, Split, token_dtype

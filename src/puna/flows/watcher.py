@@ -1,17 +1,12 @@
-"""Who is told how a tuning run goes."""
+"""Who is told how a tuning or pretraining run goes."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from puna.flows.listener import Listener
 from puna.train import Reporter
 
 
-class Watcher(Reporter, Protocol):
-    """The loop's reporter, and more."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Work of a stage other than training."""
-
-    def lines(self, title: str, lines: list[str]) -> None:
-        """Something to read."""
+class Watcher(Reporter, Listener, Protocol):
+    """The loop's reporter, and the listener of the stages around it."""

@@ -13,7 +13,7 @@ from puna.corpus.read.streams import open_piece
 from puna.corpus.read.units import Piece, ReadConfig, ReadUnit, Unread
 from puna.errors import InputError
 
-UNIT_BYTES = 32 << 20
+UNIT_BYTES = 8 << 20
 _FILE_COSTS_BYTES = 4 << 10  # opening one: so that a unit of empty files has an end
 
 
