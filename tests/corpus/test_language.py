@@ -112,7 +112,7 @@ class TestWithTheModel:
         assert (scores[:2] > 0.8).all() and scores[2] == 0 and np.isnan(scores[4])
 
     def test_capitals_are_read_as_letters(self, detect: Detect) -> None:
-        assert detect(ENGLISH.upper()).language == "en"
+        assert detect([ENGLISH.upper()])[0].language == "en"
 
     def test_only_the_beginning_counts(self, detect: Detect) -> None:
         batch = make_batch("s", [Found("1", ENGLISH + "\n" + CHINESE * 200)])
@@ -121,7 +121,7 @@ class TestWithTheModel:
 
     @given(text=st.text())
     def test_any_text_has_a_guess(self, detect: Detect, text: str) -> None:
-        guess = detect(text)
+        (guess,) = detect([text])
         assert 0 <= guess.score <= 1
         assert (guess.language is None) <= (guess.score == 0)
 
@@ -129,7 +129,10 @@ class TestWithTheModel:
     def test_articles_in_nine_languages(self, detect: Detect, shared_data: Path) -> None:
         with gzip.open(shared_data / "wiki-multilingual/articles.jsonl.gz", "rt") as file:
             rows = [json.loads(line) for line in file][::3]
-        right = [detect(row["text"]).language == row["lang"] for row in rows]
+        right = [
+            guess.language == row["lang"]
+            for guess, row in zip(detect([row["text"] for row in rows]), rows, strict=True)
+        ]
         assert np.mean(right) > 0.99
 
     @pytest.mark.data
@@ -138,5 +141,6 @@ class TestWithTheModel:
     ) -> None:
         with gzip.open(shared_data / "tatoeba-en-zh/cmn.txt.gz", "rt") as file:
             pairs = [line.split("\t")[:2] for line in file][::40]
-        assert np.mean([detect(pair[1]).language == "zh" for pair in pairs]) > 0.99
-        assert np.mean([detect(pair[0]).language == "en" for pair in pairs]) > 0.95
+        for place, language, share in ((1, "zh", 0.99), (0, "en", 0.95)):
+            found = detect([pair[place] for pair in pairs])
+            assert np.mean([guess.language == language for guess in found]) > share

