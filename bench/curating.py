@@ -6,7 +6,8 @@ found by MinHash, 14 bands of 8, words in fives. What was kept is compared, too:
 `datatrove` ours must decide as datatrove does with a splitter by a regular expression.
 
 Needs texts (`python -m bench.debian_texts FOLDER`) and datatrove in a virtual environment of its
-own, since its pins are not ours: `make .venv-datatrove/.stamp-datatrove`.
+own, since its pins are not ours: `make .venv-datatrove/.stamp-datatrove`. PUNA names another puna,
+such as that of an installation with the extra `corpus` alone.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ class Bench:
     def _ours(self, out: Path, splitter: str) -> list[str]:
         recipe = self._place / f"recipe-{splitter}.json"
         recipe.write_text(json.dumps(recipe_of(self._work, self._texts, splitter)))
-        puna = Path(sys.executable).parent / "puna"
-        return [str(puna), "curate", str(recipe), "--out", str(out), "--quiet"]
+        puna = os.environ.get("PUNA", str(Path(sys.executable).parent / "puna"))
+        return [puna, "curate", str(recipe), "--out", str(out), "--quiet"]
 
 
 def recipe_of(work: str, texts: Path, splitter: str) -> dict[str, Any]:

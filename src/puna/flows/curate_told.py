@@ -7,7 +7,8 @@ import platform
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def told_summary(
             for name, source in recipe.sources.items()
         },
         "personal": dict(counts.personal),
-        "changes": [_change(one) for unit in units for one in unit["changes"]][:CHANGES],
+        "changes": [_change(one) for one in _chosen(one for u in units for one in u["changes"])],
         "notes": [],
         "lineage": [],
     }
@@ -167,6 +168,15 @@ def _by_source(units: Sequence[Json]) -> dict[str, Size]:
 
 def _largest(sizes: Mapping[str, Size]) -> list[tuple[str, Size]]:
     return sorted(sizes.items(), key=lambda pair: (-pair[1].documents, pair[0]))
+
+
+def _chosen(changes: Iterable[Json]) -> list[Json]:
+    """Changes of every step, and no more of one than of another: to compare texts takes long."""
+    by_step: dict[str, list[Json]] = {}
+    for one in changes:
+        by_step.setdefault(one["step"], []).append(one)
+    turns = zip_longest(*by_step.values())
+    return [one for turn in turns for one in turn if one is not None][:CHANGES]
 
 
 def _change(one: Json) -> Json:
