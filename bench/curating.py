@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 HERE = Path(__file__).resolve().parent
 PEER = HERE.parent / ".venv-datatrove" / "bin" / "python"
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def print_table(found: dict[str, list[Told]], size: int) -> None:
     ours = statistics.median(one.seconds for one in found["ours"])
     print("\n| side | turns | seconds | MB/s | times ours | over the turns | peak MB | left |")
     print("|---|---:|---:|---:|---:|---|---:|---:|")
-    for name, runs in found.items():
+    for name, runs in ((name, runs) for name, runs in found.items() if runs):
         seconds = sorted(one.seconds for one in runs)
         median = statistics.median(seconds)
         peak = max(one.peak_bytes for one in runs) / 1e6

@@ -14,6 +14,7 @@ from puna.corpus.schema import alive
 from puna.corpus.step import Apply
 from puna.flows.curate_counts import Counts, Size, timed
 from puna.flows.curate_place import DOCUMENTS, DROPS
+from puna.flows.curate_seen import Seen
 from puna.flows.curate_unit import DROPPED, KEPT, Json, shortened
 
 ROWS = 4096  # of a batch
@@ -60,6 +61,7 @@ def write_documents(
     out: Path,
     *,
     counts: Counts,
+    seen: Seen,
     part_bytes: int,
     excerpt: int | None,
 ) -> dict[str, Size]:
@@ -70,6 +72,7 @@ def write_documents(
         last: The steps that need to know all documents, opened; by name.
         out: A folder, to write into.
         counts: Those of the units, which these steps are added to.
+        seen: Looks at every document.
         part_bytes: Of text in a file, about.
         excerpt: Characters that are kept of what is dropped here; None: all.
 
@@ -87,11 +90,13 @@ def write_documents(
                 for step in steps:
                     batch = step(batch)
                 counts.see_end(batch)
+                seen.see(batch)
                 stays = pa.array(alive(batch))
                 kept.write(batch.filter(stays))
                 gone.write(shortened(batch.filter(pc.invert(stays)), excerpt))
                 _count(sizes, batch.filter(stays))
             for batch in read_batches(folder / DROPPED):
+                seen.see(batch)
                 gone.write(batch)
     finally:
         kept.close()

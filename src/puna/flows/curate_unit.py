@@ -171,7 +171,7 @@ def _write(
                 if name == DROPPED:
                     part = shortened(part, excerpt)
                 if name not in writers:
-                    writers[name] = pq.ParquetWriter(folder / name, part.schema, compression="zstd")
+                    writers[name] = pq.ParquetWriter(folder / name, part.schema, compression="lz4")
                 writers[name].write_batch(part)
     finally:
         for writer in writers.values():

@@ -43,7 +43,8 @@ from puna.flows.curate_opening import corpus_lines, read_summary
 from puna.flows.curate_place import CORPUS, QUARANTINE, REPORT, SUMMARY, cluster_file
 from puna.flows.curate_recipe import CurateRecipe
 from puna.flows.curate_report import curate_page
-from puna.flows.curate_told import told_clusters, told_scores, told_summary
+from puna.flows.curate_seen import Seen
+from puna.flows.curate_told import told_summary
 from puna.flows.curate_unit import Json, read_told
 from puna.flows.listener import Listener
 from puna.meter import Meter
@@ -240,11 +241,13 @@ class _Run:
             writing_folder(self.options.out, force=self.options.force) as folder,
             self.meter.stage("writing"),
         ):
+            seen = Seen(self.recipe.steps, self.clusters)
             kept = write_documents(
                 self.folders,
                 self.last,
                 folder,
                 counts=counts,
+                seen=seen,
                 part_bytes=self.recipe.part_bytes,
                 excerpt=self.recipe.excerpt,
             )
@@ -257,8 +260,8 @@ class _Run:
             summary["quarantine"]["total"] += len(self.failed)
             summary["command"] = self.options.command
             summary["seconds"] = round(time.perf_counter() - began, 3)
-            summary["scores"] = told_scores(folder, self.recipe.steps)
-            summary["clusters"] = told_clusters(self.folders, self.clusters)
+            summary["scores"] = seen.scores()
+            summary["clusters"] = seen.clusters()
             summary["ledger"] = self.meter.to_dict()
             write_json(folder / SUMMARY, summary)
             write_page(curate_page(summary), folder / REPORT)

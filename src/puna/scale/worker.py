@@ -54,6 +54,8 @@ def serve(descriptor: int, parent: int, dies_by_signal: bool) -> None:
         with contextlib.suppress(ConnectionResetError):  # the parent went on without an answer
             for request in requests:
                 _send(line, answer(call, json.loads(request)))
+    sys.stderr.flush()
+    os._exit(0)  # every answer is sent: to take libraries apart would take longer than to go
 
 
 def bound_memory(memory_bytes: int | None) -> None:
