@@ -20,7 +20,8 @@ from flows.tuning_setup import Heard
 from puna.artifact import locked
 from puna.errors import InputError
 from puna.flows import tokenizing
-from puna.flows.tokenize_place import workspace_path
+from puna.flows.tokenize_place import DOING
+from puna.flows.workspace import workspace_path
 from puna.tokens.shard_writer import ShardWriter
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -84,7 +85,7 @@ def test_only_what_is_missing_is_encoded_again(
         run(tmp_path / "cut", recipe, heard)
     assert heard.notes[-1] == "what is done is kept; the same command goes on"
     assert not (tmp_path / "cut").exists()
-    kept = list(workspace_path(tmp_path / "cut").rglob("*.safetensors"))
+    kept = list(workspace_path(tmp_path / "cut", DOING).rglob("*.safetensors"))
     assert kept
     monkeypatch.setattr(tokenizing, "make_plan", None)  # which is there
     monkeypatch.setattr(tokenizing, "make_vocabulary", None)
@@ -118,7 +119,7 @@ def test_a_full_disk(
         with pytest.raises(InputError, match=r"No space left on device.*\n  fix: free some space"):
             run(tmp_path / "full", recipe)
     assert not (tmp_path / "full").exists()
-    assert not list(workspace_path(tmp_path / "full").rglob("*.partial"))
+    assert not list(workspace_path(tmp_path / "full", DOING).rglob("*.partial"))
     run(tmp_path / "full", recipe)
     assert content(tmp_path / "full") == whole
 
@@ -198,7 +199,7 @@ def test_work_that_is_damaged(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         dying(patch, 50, KeyboardInterrupt())
         run(tmp_path / "cut", recipe)
-    work = workspace_path(tmp_path / "cut")
+    work = workspace_path(tmp_path / "cut", DOING)
     plan = work / "plan" / "web.npz"
     sound = plan.read_bytes()
     plan.write_bytes(sound[:-30])
@@ -214,7 +215,7 @@ def test_work_that_is_damaged(
 
 
 def test_two_runs_into_one_folder(tmp_path: Path, recipe: dict[str, Any]) -> None:
-    work = workspace_path(tmp_path / "out")
+    work = workspace_path(tmp_path / "out", DOING)
     work.mkdir()
     told = "out: is in use: another process is tokenizing into this folder"
     with locked(work), pytest.raises(InputError, match=told):

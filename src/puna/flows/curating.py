@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +15,7 @@ from puna.artifact import (
     check_free,
     digest_file,
     digest_json,
-    locked,
     manifest,
-    read_manifest,
     write_json,
     writing_folder,
 )
@@ -47,13 +44,13 @@ from puna.flows.curate_seen import Seen
 from puna.flows.curate_told import told_summary
 from puna.flows.curate_unit import Json, read_told
 from puna.flows.listener import Listener
+from puna.flows.workspace import ASKED, holding_workspace, is_made
 from puna.meter import Meter
 from puna.report import write as write_page
 from puna.scale.cores import cores
 from puna.scale.executor import Executor, Limits, LocalExecutor, Task, Work
 from puna.scale.units import UnitStore
 
-ASKED = "asked"  # of the manifest's measured part: recipe and units, as one digest
 SAMPLE_UNITS = 8
 LIKELIHOOD = "puna.flows.curate_scorer:open_likelihood"
 WORKER = "puna.flows.curate_unit:open_worker"
@@ -120,12 +117,10 @@ def curate(recipe: CurateRecipe, options: CurateOptions, listener: Listener) -> 
             "judged": _judged(recipe),
         }
     )
-    if not options.force and _is_made(out, asked):
+    if not options.force and is_made(out, CORPUS, asked):
         return Curated(out, read_summary(out), fresh=False)
     check_free(out, force=options.force, folder=True)
-    work = out.parent / f".{out.name}.curating"
-    with ExitStack() as stack, Meter(recipe.meter) as meter:
-        _open_work(stack, work, out)
+    with holding_workspace(out, "curating") as work, Meter(recipe.meter) as meter:
         run = _Run(recipe, options, units, UnitStore(work, tell=listener.note), listener, meter)
         run.sample = each
         run.map_units()
@@ -310,35 +305,6 @@ def _judged(recipe: CurateRecipe) -> list[str]:
 
             found.append(judging_identity(step.arguments))
     return found
-
-
-def _is_made(out: Path, asked: str) -> bool:
-    told = read_manifest(out / MANIFEST)
-    return (
-        told is not None
-        and told["identity"]["kind"] == CORPUS
-        and told["measured"].get(ASKED) == asked
-        and all((out / name).is_file() for name in told["identity"]["files"])
-    )
-
-
-def _open_work(stack: ExitStack, work: Path, out: Path) -> None:
-    try:
-        work.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"could not be made: {error.strerror}",
-            where=work,
-            fix="choose an --out in a folder that you may write to",
-        ) from error
-    try:
-        stack.enter_context(locked(work))
-    except BlockingIOError as error:
-        raise InputError(
-            "is in use: another process is curating into this folder",
-            where=out,
-            fix="wait for it, stop it, or choose another --out",
-        ) from error
 
 
 def _remove(work: Path) -> None:

@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,19 @@ from puna.artifact import (
     locked,
     manifest,
     read_json,
-    read_manifest,
     write_json,
     writing_file,
     writing_folder,
 )
 from puna.config import to_dict
 from puna.errors import InputError
+from puna.flows.workspace import ASKED, holding_workspace, workspace_path
 from puna.tokens.shard_file import SPLITS, ShardFile
 from puna.tokens.shard_index import INDEX, KIND, ShardIndex, ToldFile
 from puna.tokens.shard_writer import shard_files
 
+DOING = "tokenizing"
 STATE = "state.json"
-ASKED = "asked"  # of the manifest's measured part: recipe, files and vocabulary, as one digest
 _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -73,11 +73,6 @@ class Workspace:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def workspace_path(out: Path) -> Path:
-    """Where the workspace of a folder lies: hidden, beside it, on the same disk."""
-    return out.parent / f".{out.name}.tokenizing"
-
-
 @contextmanager
 def open_workspace(out: Path, asked: str, *, force: bool) -> Iterator[Workspace]:
     """Begin a workspace, or go on in the one that is there; nobody else may meanwhile.
@@ -91,24 +86,7 @@ def open_workspace(out: Path, asked: str, *, force: bool) -> Iterator[Workspace]
         InputError: There is the work of another recipe or of other files, another process is at
             work, or the folder cannot be made.
     """
-    path = workspace_path(out)
-    try:
-        path.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"could not be made: {error.strerror}",
-            where=path,
-            fix="choose an --out in a folder that you may write to",
-        ) from error
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(path))
-        except BlockingIOError as error:
-            raise InputError(
-                "is in use: another process is tokenizing into this folder",
-                where=out,
-                fix="wait for it, stop it, or choose another --out",
-            ) from error
+    with holding_workspace(out, DOING) as path:
         try:
             yield Workspace(path, _begin(path, out, asked, force=force))
         except BaseException:
@@ -118,20 +96,9 @@ def open_workspace(out: Path, asked: str, *, force: bool) -> Iterator[Workspace]
             raise
 
 
-def is_made(out: Path, asked: str) -> bool:
-    """Whether a folder holds the shards that would be made."""
-    told = read_manifest(out / MANIFEST)
-    return (
-        told is not None
-        and told["identity"]["kind"] == KIND
-        and told["measured"].get(ASKED) == asked
-        and all((out / name).is_file() for name in told["identity"]["files"])
-    )
-
-
 def sweep_workspace(out: Path) -> None:
     """Remove what was left by a run that was killed after it had published."""
-    path = workspace_path(out)
+    path = workspace_path(out, DOING)
     with suppress(OSError), locked(path) as held:
         if held:
             Workspace(path, begun=True).remove()
@@ -215,7 +182,7 @@ def _begin(path: Path, out: Path, asked: str, *, force: bool) -> bool:
         else:
             entry.unlink()
     with writing_file(path / STATE) as temporary:
-        write_json(temporary, {"kind": "tokenizing", ASKED: asked})
+        write_json(temporary, {"kind": DOING, ASKED: asked})
     return False
 
 

@@ -17,9 +17,7 @@ from puna.flows.tokenize_corpus import corpus_parents, with_corpus
 from puna.flows.tokenize_data import Document, check_columns, read_source, source_files, stamps
 from puna.flows.tokenize_encoding import Waiting, encode_all
 from puna.flows.tokenize_place import (
-    ASKED,
     Workspace,
-    is_made,
     open_workspace,
     publish,
     sweep_workspace,
@@ -30,13 +28,14 @@ from puna.flows.tokenize_recipe import TokenizeRecipe
 from puna.flows.tokenize_split import HELD_OUT, TRAIN
 from puna.flows.tokenize_vocabulary import Base, load_vocabulary, make_vocabulary, open_base
 from puna.flows.watcher import Watcher
+from puna.flows.workspace import ASKED, is_made
 from puna.meter import Meter
 from puna.records import Quarantine, find_files
 from puna.scale.cores import cores
 from puna.tokens import Tokenizer
 from puna.tokens.fertility import FertilityCounter
 from puna.tokens.shard_file import SPLITS, VERSION, ShardLabel, Split, token_dtype
-from puna.tokens.shard_index import ShardIndex, ToldSource, ToldVocabulary, read_index
+from puna.tokens.shard_index import KIND, ShardIndex, ToldSource, ToldVocabulary, read_index
 from puna.tokens.shard_writer import ShardWriter, TokenDocument
 from puna.tokens.shards import vocabulary_identity
 
@@ -104,7 +103,7 @@ def tokenize(recipe: TokenizeRecipe, options: TokenizeOptions, watcher: Watcher)
     files = source_files(recipe)
     base = open_base(recipe.vocabulary)
     asked = _asked(recipe, files, base)
-    if not options.force and is_made(out, asked):
+    if not options.force and is_made(out, KIND, asked):
         sweep_workspace(out)
         return _result(out, fresh=False, tokens=0, seconds=0.0)
     check_free(out, force=options.force, folder=True)
