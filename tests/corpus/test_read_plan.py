@@ -103,7 +103,8 @@ def test_files_whose_names_tell_nothing(tmp_path: Path) -> None:
         ("{tree}/none.txt", "does not exist"),
         ("{tree}/*.none", "holds or matches no file"),
         ("{tree}/**x", "is no glob"),
-        ("s3://bucket/x.jsonl", "is an address"),
+        ("nowhere://bucket/x.jsonl", "cannot be looked at: .*nowhere"),
+        ("memory://none/x.jsonl", "does not exist"),
         ("hub:x", "not of the form owner/name"),
     ],
 )

@@ -7,10 +7,11 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 from puna import records
 from puna.corpus.read.code import is_vendored, language_of
+from puna.corpus.read.remote import find_remote, is_hidden, is_remote
 from puna.corpus.read.streams import open_piece
 from puna.corpus.read.units import Format, Piece, ReadConfig, Unread, piece_of
 from puna.errors import InputError
@@ -63,7 +64,7 @@ def find_pieces(config: ReadConfig) -> list[Typed]:
     return list(found.values())
 
 
-def format_of(path: Path) -> Format | None:
+def format_of(path: PurePath) -> Format | None:
     """The format that a file's name tells, compressed or not; None where it tells none."""
     name = _COMPRESSED.sub("", path.name)
     for format, pattern in _BY_SUFFIX:
@@ -75,10 +76,8 @@ def format_of(path: Path) -> Format | None:
 def _find(name: str, config: ReadConfig) -> list[Typed]:
     if name.startswith(("package:", "hub:")):
         return [_typed(path, config) for path in records.find_files(name, _ROWS)]
-    if "://" in name:
-        raise InputError(
-            "is an address, and files are read of disks", where=name, fix="fetch it first"
-        )
+    if is_remote(name):
+        return _remote(name, config)
     path = Path(name).expanduser()
     if path.is_dir():
         return _in_folder(path, config, name)
@@ -91,27 +90,47 @@ def _find(name: str, config: ReadConfig) -> list[Typed]:
 
 def _typed(path: Path, config: ReadConfig) -> Typed:
     """A file that was named, with the format that is asked for or that it seems to have."""
+    return _typed_piece(path, piece_of(path), config)
+
+
+def _typed_piece(path: PurePath, piece: Piece, config: ReadConfig) -> Typed:
     if config.format != "auto":
-        return config.format, piece_of(path)
-    found = format_of(path) or _sniffed(path)
+        return config.format, piece
+    found = format_of(path) or _sniffed(piece)
     if found is None:
         raise InputError(
             "neither its name nor how it begins tells what it is",
-            where=path,
+            where=piece.place,
             fix="say which it is, such as format: text (or jsonl, html, code ...)",
         )
-    return found, piece_of(path)
+    return found, piece
+
+
+def _remote(name: str, config: ReadConfig) -> list[Typed]:
+    """Files in a store: of a folder or a glob those of known formats."""
+    pieces, several = find_remote(name)
+    if not several:
+        return [_typed_piece(PurePosixPath(piece.path), piece, config) for piece in pieces]
+    found: list[Typed] = []
+    for piece in pieces:
+        path = PurePosixPath(piece.path)
+        format = config.format if config.format != "auto" else format_of(path)
+        about = format_of(path) is None or _ABOUT.fullmatch(path.name)
+        code = format == "code" and language_of(path) is not None
+        if format is not None and (code or not about) and not is_hidden(piece, name):
+            found.append((format, piece))
+    return _some(found, name)
 
 
 def _known(path: Path) -> Format | None:
     """The format of a file in a folder: JSON is rows only where it has an object in each line."""
     if _COMPRESSED.sub("", path.name).lower().endswith(".json"):
-        return "jsonl" if _sniffed(path) == "jsonl" else None
+        return "jsonl" if _sniffed(piece_of(path)) == "jsonl" else None
     return format_of(path)
 
 
-def _sniffed(path: Path) -> Format | None:
-    with open_piece(piece_of(path)) as stream:
+def _sniffed(piece: Piece) -> Format | None:
+    with open_piece(piece) as stream:
         head = b"" if isinstance(stream, Unread) else stream.read(_SNIFF_BYTES)
     return next((format for format, pattern in _BY_HEAD if re.match(pattern, head)), None)
 
@@ -144,7 +163,11 @@ def _in_folder(folder: Path, config: ReadConfig, name: str) -> list[Typed]:
             found.append((config.format if config.format != "auto" else "text", skipped))
         elif format is not None and not _ABOUT.fullmatch(path.name):
             wanted = format if config.format == "auto" else config.format
-            if config.format == "auto" and format == "mediawiki" and _sniffed(path) != format:
+            if (
+                config.format == "auto"
+                and format == "mediawiki"
+                and _sniffed(piece_of(path)) != format
+            ):
                 continue  # XML is much else
             if format == wanted or {format, wanted} == {"warc", "wet"}:
                 found.append((wanted, piece_of(path)))

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from puna.corpus.read.remote import is_remote, open_remote
 from puna.corpus.read.rows import Read, row_document
 from puna.corpus.read.streams import check_piece
 from puna.corpus.read.units import Piece, ReadConfig, Unread
@@ -24,7 +25,7 @@ def read_parquet(piece: Piece, config: ReadConfig) -> Read:
         return
     done = 0
     try:
-        with pq.ParquetFile(piece.path, memory_map=False) as file:
+        with pq.ParquetFile(_source(piece), memory_map=False) as file:
             names = file.schema_arrow.names
             if config.text.partition(".")[0] not in names and config.text not in names:
                 told = ", ".join(repr(name[:40]) for name in names[:12])
@@ -46,15 +47,19 @@ def read_parquet(piece: Piece, config: ReadConfig) -> Read:
         yield Unread(f"{piece.place}#{done}", "cannot be read as parquet from here on", detail)
 
 
-def row_group_bytes(path: str) -> list[int]:
+def row_group_bytes(piece: Piece) -> list[int]:
     """Bytes of each row group as it lies on disk.
 
     Raises:
         OSError, ArrowException: It is no sound parquet file.
     """
-    with pq.ParquetFile(path, memory_map=False) as file:
+    with pq.ParquetFile(_source(piece), memory_map=False) as file:
         groups = (file.metadata.row_group(n) for n in range(file.num_row_groups))
         return [_group_bytes(group) for group in groups]
+
+
+def _source(piece: Piece) -> Any:
+    return pa.PythonFile(open_remote(piece), "r") if is_remote(piece.path) else piece.path
 
 
 def _group_bytes(group: Any) -> int:

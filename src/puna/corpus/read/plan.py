@@ -99,7 +99,7 @@ def _compression(piece: Piece) -> str | None:
 def _row_groups(piece: Piece, unit_bytes: int) -> Iterator[tuple[int, int | None]]:
     """Ranges of row groups; a file that is damaged is one, and tells so when it is read."""
     try:
-        sizes = row_group_bytes(piece.path)
+        sizes = row_group_bytes(piece)
     except (OSError, ValueError, pa.ArrowException):
         sizes = []
     start = size = 0

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from puna.corpus.read.expand import PORTION_BYTES, DamagedError, expander_of
 from puna.corpus.read.members import GzipMembers
+from puna.corpus.read.remote import is_remote, open_remote
 from puna.corpus.read.units import Piece, Unread
 
 MAX_RATIO = 500  # real text reaches about 100 where it repeats itself; gzip's own bound is 1,032
@@ -167,6 +168,8 @@ def check_piece(piece: Piece) -> Unread | None:
 
 
 def _open(piece: Piece) -> BinaryIO:
+    if is_remote(piece.path):
+        return open_remote(piece)
     # O_NONBLOCK: opening a pipe that took a file's place must not wait for a writer.
     descriptor = os.open(piece.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     status = os.fstat(descriptor)

@@ -45,7 +45,8 @@ class ReadConfig:
     """One source of a recipe: which files, and what they are."""
 
     files: str | list[str]
-    """Paths, globs, folders, `package:NAME`, `hub:OWNER/NAME`: one or several. Of a folder its
+    """Paths, globs, folders, `package:NAME`, `hub:OWNER/NAME`, and addresses of stores that fsspec
+    knows (`s3://`, `gs://`, `hf://`, extra `remote`): one or several. Of a folder its
     files of known formats at any depth, but for hidden ones, links to folders, and such that tell
     about the data (README.txt, LICENSE.txt, dataset_infos.json ...)."""
     format: Literal["auto"] | Format = "auto"
