@@ -50,7 +50,7 @@ def test_a_file_a_folder_and_a_glob(store: Any) -> None:
     ]
     assert texts(read(ReadConfig(files="memory://data"))) == ["one", "two", "three"]
     assert texts(read(ReadConfig(files="memory://data/**/*.gz"))) == ["three"]
-    assert texts(read(ReadConfig(files="memory://data/*.txt", format="text"))) == []
+    assert texts(read(ReadConfig(files="memory://data/*.txt", format="text"))) == ["about"]
 
 
 def test_ranges_of_lines_and_row_groups(store: Any) -> None:

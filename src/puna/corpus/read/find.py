@@ -107,10 +107,11 @@ def _typed_piece(path: PurePath, piece: Piece, config: ReadConfig) -> Typed:
 
 
 def _remote(name: str, config: ReadConfig) -> list[Typed]:
-    """Files in a store: of a folder or a glob those of known formats."""
-    pieces, several = find_remote(name)
-    if not several:
-        return [_typed_piece(PurePosixPath(piece.path), piece, config) for piece in pieces]
+    """Files in a store: of a folder those of known formats."""
+    pieces, in_folder = find_remote(name)
+    if not in_folder:
+        typed = [_typed_piece(PurePosixPath(piece.path), piece, config) for piece in pieces]
+        return _some(typed, name)
     found: list[Typed] = []
     for piece in pieces:
         path = PurePosixPath(piece.path)

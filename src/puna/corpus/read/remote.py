@@ -29,7 +29,7 @@ def is_remote(name: str) -> bool:
 
 
 def find_remote(name: str) -> tuple[list[Piece], bool]:
-    """The files at an address, sorted, and whether they are what a folder or a glob holds.
+    """The files at an address, sorted, and whether they are what a folder holds.
 
     Args:
         name: Of a file, a folder or a glob, with its protocol.
@@ -42,11 +42,12 @@ def find_remote(name: str) -> tuple[list[Piece], bool]:
         system, path = _system(name)
         if _MAGIC.search(path):
             found = system.glob(path, detail=True)
-        elif system.isdir(path):
+            files = {place: info for place, info in found.items() if info["type"] == "file"}
+            return [_piece(system, place, files[place]) for place in sorted(files)], False
+        if system.isdir(path):
             found = system.find(path, detail=True)
-        else:
-            return [_piece(system, path, system.info(path))], False
-        return [_piece(system, place, found[place]) for place in sorted(found)], True
+            return [_piece(system, place, found[place]) for place in sorted(found)], True
+        return [_piece(system, path, system.info(path))], False
 
 
 def open_remote(piece: Piece) -> BinaryIO:
