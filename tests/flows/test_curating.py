@@ -22,10 +22,10 @@ from puna.artifact import read_manifest
 from puna.config import from_dict, load_recipe
 from puna.errors import InputError
 from puna.flows.curate_opening import document_story
-from puna.flows.curate_place import part_files
 from puna.flows.curate_recipe import CurateRecipe
 from puna.flows.curate_steps import named
 from puna.flows.curating import Curated, CurateOptions, curate
+from puna.records.corpus_folder import part_files
 
 SENTENCES = (
     "One {adjective} morning a {noun} {verb} the {other} near {place} that {number} have seen.",

@@ -15,10 +15,10 @@ from puna.cli.places import default_place
 from puna.cli.progress import ReportOptions
 from puna.cli.watching import watching
 from puna.config import load_recipe
-from puna.flows.curate_place import REPORT
 from puna.flows.curate_recipe import CurateRecipe
 from puna.flows.curating import CurateOptions
 from puna.flows.curating import curate as curate_flow
+from puna.records.corpus_folder import REPORT
 
 
 @dataclass(frozen=True)

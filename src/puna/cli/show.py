@@ -18,7 +18,6 @@ from puna.config import from_dict
 from puna.errors import InputError
 from puna.flows.describing import (
     ancestor_lines,
-    is_corpus,
     is_run,
     is_shards,
     lineage,
@@ -30,6 +29,7 @@ from puna.flows.opening import read_config, tokenizer_if_any
 from puna.flows.products import PRODUCT, is_tuning
 from puna.flows.verify import Verdict
 from puna.model import count
+from puna.records.corpus_folder import is_corpus
 from puna.store import open_checkpoint
 from puna.store.locate import PACKAGED, locate
 

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from puna.corpus.figures import FIGURES
 from puna.errors import InputError
 
 ID_BYTES = 16
+KEPT_FIGURES = ("raw_bytes", *FIGURES, "extract_confidence", "language_score")
 _KEY = pa.binary(ID_BYTES)
 
 Columns = Mapping[str, pa.Array]
@@ -40,6 +42,12 @@ class Found:
     """A code of ISO 639-1 where there is one, as the source says it."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else is known, as JSON values."""
+    id: bytes | None = None
+    """16 bytes, of a document that has one; None: by source and locator."""
+    root: bytes | None = None
+    """16 bytes, of what it was made of; None: of itself."""
+    stats: Mapping[str, float | None] | None = None
+    """Figures that steps have computed before; of a batch all documents have them, or none."""
 
 
 BASE_SCHEMA = pa.schema(
@@ -77,13 +85,13 @@ def content_hash(text: str) -> bytes:
 
 def make_batch(source: str, found: Sequence[Found]) -> pa.RecordBatch:
     """Documents as a record batch of `BASE_SCHEMA`."""
-    ids = [document_id(source, one.locator) for one in found]
+    ids = [one.id or document_id(source, one.locator) for one in found]
     texts = [one.text for one in found]
     sizes = [float(len(text.encode("utf-8", "surrogatepass"))) for text in texts]
     columns: dict[str, Any] = {
         "id": ids,
         "content_hash": [content_hash(text) for text in texts],
-        "root_id": ids,
+        "root_id": [one.root or own for one, own in zip(found, ids, strict=True)],
         "text": texts,
         "source": [source] * len(found),
         "locator": [one.locator for one in found],
@@ -97,7 +105,12 @@ def make_batch(source: str, found: Sequence[Found]) -> pa.RecordBatch:
         "metadata": [_as_json(one.metadata) for one in found],
     }
     arrays = [pa.array(columns[field.name], type=field.type) for field in BASE_SCHEMA]
-    return pa.record_batch(arrays, schema=BASE_SCHEMA)
+    batch = pa.record_batch(arrays, schema=BASE_SCHEMA)
+    if not found or found[0].stats is None:
+        return batch
+    # The same figures in every batch of a unit, whatever the steps of another recipe were.
+    kept = {name: [(one.stats or {}).get(name) for one in found] for name in KEPT_FIGURES}
+    return with_stats(batch, {name: np.array(row, np.float32) for name, row in kept.items()})
 
 
 def alive(batch: pa.RecordBatch) -> np.ndarray:

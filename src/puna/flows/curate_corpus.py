@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from puna.corpus.schema import alive
 from puna.corpus.step import Apply
 from puna.flows.curate_counts import Counts, Size, timed
-from puna.flows.curate_place import DOCUMENTS, DROPS
 from puna.flows.curate_seen import Seen
 from puna.flows.curate_unit import DROPPED, KEPT, Json, shortened
+from puna.records.corpus_folder import DOCUMENTS, DROPS
 
 ROWS = 4096  # of a batch
 

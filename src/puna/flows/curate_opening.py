@@ -13,10 +13,10 @@ from puna.corpus.dedup import Clusters
 from puna.corpus.figures import MEANINGS
 from puna.errors import InputError
 from puna.flows.curate_corpus import read_batches
-from puna.flows.curate_place import DOCUMENTS, DROPS, SUMMARY, cluster_files, part_files
 from puna.flows.curate_replay import replay
 from puna.flows.curate_story import story_lines
 from puna.flows.curate_unit import Json
+from puna.records.corpus_folder import DOCUMENTS, DROPS, SUMMARY, cluster_files, part_files
 
 ID_DIGITS = 32
 

@@ -56,7 +56,9 @@ def _found(recipe: CurateSteps, source: str, locator: str, unit_bytes: int) -> F
     """
     config = recipe.sources[source]
     for unit in plan_units(source, config, unit_bytes):
-        pieces = tuple(piece for piece in unit.pieces if locator.startswith(piece.place))
+        pieces = unit.pieces
+        if unit.format != "corpus":  # where a document has the place that it was read from first
+            pieces = tuple(piece for piece in pieces if locator.startswith(piece.place))
         for found in read_unit(replace(unit, pieces=pieces), config) if pieces else ():
             if not isinstance(found, Unread) and found.locator == locator:
                 return found

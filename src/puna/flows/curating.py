@@ -37,7 +37,6 @@ from puna.errors import InputError
 from puna.flows.curate_corpus import write_documents, write_quarantine
 from puna.flows.curate_counts import Counts, total
 from puna.flows.curate_opening import corpus_lines, read_summary
-from puna.flows.curate_place import CORPUS, QUARANTINE, REPORT, SUMMARY, cluster_file
 from puna.flows.curate_recipe import CurateRecipe
 from puna.flows.curate_report import curate_page
 from puna.flows.curate_seen import Seen
@@ -46,6 +45,7 @@ from puna.flows.curate_unit import Json, read_told
 from puna.flows.listener import Listener
 from puna.flows.workspace import ASKED, holding_workspace, is_made
 from puna.meter import Meter
+from puna.records.corpus_folder import CORPUS, QUARANTINE, REPORT, SUMMARY, cluster_file
 from puna.report import write as write_page
 from puna.scale.cores import cores
 from puna.scale.executor import Executor, Limits, LocalExecutor, Task, Work

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from puna.artifact import MANIFEST, find_manifest, format_bytes, read_json, read_manifest
+from puna.artifact import find_manifest, format_bytes, read_json, read_manifest
 from puna.config import to_dict
 from puna.errors import InputError
-from puna.flows.curate_place import CORPUS
 from puna.flows.pretrain_told import pretrain_rows
 from puna.flows.products import PRODUCT, RUN_FILE, is_tuning, read_asking
 from puna.flows.run_place import PRETRAINING, REPORT, SUMMARY
@@ -71,12 +70,6 @@ def _tuning_run_rows(summary: Told) -> Rows:
 def is_shards(path: Path) -> bool:
     """Whether a folder holds shards of tokens."""
     return (path / INDEX).is_file()
-
-
-def is_corpus(path: Path) -> bool:
-    """Whether a folder holds what `puna curate` made."""
-    told = read_manifest(path / MANIFEST)
-    return told is not None and told["identity"]["kind"] == CORPUS
 
 
 def shards_rows(path: Path) -> Rows:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from puna.artifact import MANIFEST, read_manifest
 from puna.errors import InputError
-from puna.flows.curate_place import CORPUS, DOCUMENTS
 from puna.flows.tokenize_recipe import SourceConfig, TokenizeRecipe
+from puna.records.corpus_folder import CORPUS, DOCUMENTS
 
 UNKNOWN = "unknown"  # the licence of documents that have none
 

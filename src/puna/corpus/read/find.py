@@ -15,6 +15,7 @@ from puna.corpus.read.remote import find_remote, is_hidden, is_remote
 from puna.corpus.read.streams import open_piece
 from puna.corpus.read.units import Format, Piece, ReadConfig, Unread, piece_of
 from puna.errors import InputError
+from puna.records.corpus_folder import is_corpus, whole_files
 
 _COMPRESSED = re.compile(r"\.(gz|bz2|zst|xz)$", re.I)
 _BY_SUFFIX: tuple[tuple[Format, str], ...] = (
@@ -79,6 +80,8 @@ def _find(name: str, config: ReadConfig) -> list[Typed]:
     if is_remote(name):
         return _remote(name, config)
     path = Path(name).expanduser()
+    if path.is_dir() and config.format in ("auto", "corpus") and is_corpus(path):
+        return _some([("corpus", piece_of(file)) for file in whole_files(path)], name)
     if path.is_dir():
         return _in_folder(path, config, name)
     if path.exists():

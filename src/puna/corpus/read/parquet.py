@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,13 +14,24 @@ from puna.corpus.read.remote import is_remote, open_remote
 from puna.corpus.read.rows import Read, row_document
 from puna.corpus.read.streams import check_piece
 from puna.corpus.read.units import Piece, ReadConfig, Unread
+from puna.corpus.schema import Found
 
+_DocumentOf = Callable[[Mapping[str, Any], str, ReadConfig], Found | Unread]
 _BATCH_ROWS = 256
 _ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
 
 def read_parquet(piece: Piece, config: ReadConfig) -> Read:
     """Documents of the row groups of a piece, each located by its number in the file."""
+    return _read(piece, config, row_document)
+
+
+def read_corpus(piece: Piece, config: ReadConfig) -> Read:
+    """Documents of a corpus of ours, with their ids and figures, kept or dropped."""
+    return _read(piece, config, _curated)
+
+
+def _read(piece: Piece, config: ReadConfig, document_of: _DocumentOf) -> Read:
     fault = check_piece(piece)
     if fault is not None:
         yield fault
@@ -39,7 +52,7 @@ def read_parquet(piece: Piece, config: ReadConfig) -> Read:
             for group in groups[piece.start : piece.stop]:
                 first = done
                 for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group]):
-                    yield from _documents(batch, done, piece, config)
+                    yield from _documents(batch, done, piece, config, document_of)
                     done += batch.num_rows
                 done = first + metadata.row_group(group).num_rows
     except _ERRORS as error:
@@ -67,13 +80,30 @@ def _group_bytes(group: Any) -> int:
     return sum(column.total_compressed_size for column in columns)
 
 
-def _documents(batch: Any, first: int, piece: Piece, config: ReadConfig) -> Read:
+def _documents(
+    batch: Any, first: int, piece: Piece, config: ReadConfig, document_of: _DocumentOf
+) -> Read:
     for number, values in enumerate(_rows(batch), first):
         locator = f"{piece.place}#{number}"
         if isinstance(values, str):
             yield Unread(locator, "has a value that cannot be read", values)
         else:
-            yield row_document(values, locator, config)
+            yield document_of(values, locator, config)
+
+
+def _curated(values: Mapping[str, Any], locator: str, config: ReadConfig) -> Found | Unread:
+    found = row_document(values, locator, config)
+    if isinstance(found, Unread):
+        return found
+    told = values.get("metadata")
+    return replace(
+        found,
+        locator=values["locator"],
+        metadata=json.loads(told) if told else {},
+        id=values["id"],
+        root=values["root_id"],
+        stats=values.get("stats") or {},
+    )
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:

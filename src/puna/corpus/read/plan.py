@@ -84,7 +84,7 @@ def _parts(typed: Typed, config: ReadConfig, unit_bytes: int) -> Iterator[Typed]
         cuts = [piece.size * number // count for number in range(count)]
         for start, stop in zip(cuts, [*cuts[1:], None], strict=True):
             yield format, dataclasses.replace(piece, start=start, stop=stop)
-    elif format == "parquet":
+    elif format in ("parquet", "corpus"):
         for start, stop in _row_groups(piece, unit_bytes):
             yield format, dataclasses.replace(piece, start=start, stop=stop)
     else:

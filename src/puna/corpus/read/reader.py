@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from types import MappingProxyType
 
 from puna.corpus.read.mediawiki import read_mediawiki
-from puna.corpus.read.parquet import read_parquet
+from puna.corpus.read.parquet import read_corpus, read_parquet
 from puna.corpus.read.rows import Read, read_jsonl, read_text_lines
 from puna.corpus.read.tables import read_csv, read_tsv
 from puna.corpus.read.units import Format, Piece, ReadConfig, ReadUnit, Unread
@@ -29,6 +29,7 @@ _READERS: MappingProxyType[Format, _Reader] = MappingProxyType(
         "markdown": read_markdown,
         "mediawiki": read_mediawiki,
         "code": read_code,
+        "corpus": read_corpus,
     }
 )
 

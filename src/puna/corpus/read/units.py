@@ -22,6 +22,7 @@ Format = Literal[
     "markdown",
     "mediawiki",
     "code",
+    "corpus",
 ]
 FORMATS: tuple[Format, ...] = Format.__args__  # type: ignore[attr-defined]
 
@@ -51,7 +52,8 @@ class ReadConfig:
     about the data (README.txt, LICENSE.txt, dataset_infos.json ...)."""
     format: Literal["auto"] | Format = "auto"
     """What the files are; auto: each by its name, and where that tells nothing by how it begins.
-    A folder with a `.git` is code."""
+    A folder with a `.git` is code; one that `puna curate` made is a corpus, whose figures come
+    along: rules with other thresholds can go by them."""
     documents: Literal["file", "line"] = "file"
     """What a document of plain text is: a whole file or a line that is not blank."""
     text: str = "text"
