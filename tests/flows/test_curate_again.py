@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flows.test_curating import documents, recipe, run
+from puna.errors import InputError
 from puna.flows.curate_opening import document_story
 from puna.flows.curating import Curated
 
@@ -59,3 +60,10 @@ def test_without_their_texts_what_was_dropped_stays_away(tmp_path: Path) -> None
     row = documents(second.path)[0]
     story = "\n".join(document_story(second.path, row["id"].hex()))
     assert "   1  Gopher quality: nothing to change" in story
+
+
+def test_a_summary_that_is_damaged(tmp_path: Path) -> None:
+    first = curated(tmp_path)
+    (first.path / "summary.json").write_text("[1]")
+    with pytest.raises(InputError, match="is damaged"):
+        again(first.path, tmp_path / "second", 1)

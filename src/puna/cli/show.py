@@ -29,7 +29,7 @@ from puna.flows.opening import read_config, tokenizer_if_any
 from puna.flows.products import PRODUCT, is_tuning
 from puna.flows.verify import Verdict
 from puna.model import count
-from puna.records.corpus_folder import is_corpus
+from puna.records.corpus_folder import is_corpus, read_summary
 from puna.store import open_checkpoint
 from puna.store.locate import PACKAGED, locate
 
@@ -121,7 +121,7 @@ def _shown_corpus(path: Path, document: str | None) -> bool:
     if document is not None:
         lines = curate_opening.document_story(path, document)
     else:
-        lines = curate_opening.corpus_lines(curate_opening.read_summary(path))
+        lines = curate_opening.corpus_lines(read_summary(path))
     for line in lines:
         print(line)
     if document is None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from puna.artifact import read_json
 from puna.corpus.dedup import Clusters
 from puna.corpus.figures import MEANINGS
 from puna.errors import InputError
@@ -16,21 +15,9 @@ from puna.flows.curate_corpus import read_batches
 from puna.flows.curate_replay import replay
 from puna.flows.curate_story import story_lines
 from puna.flows.curate_unit import Json
-from puna.records.corpus_folder import DOCUMENTS, DROPS, SUMMARY, cluster_files, part_files
+from puna.records.corpus_folder import DOCUMENTS, DROPS, cluster_files, part_files, read_summary
 
 ID_DIGITS = 32
-
-
-def read_summary(path: Path) -> Json:
-    """What is told of the making of a corpus.
-
-    Raises:
-        InputError: It is missing or damaged.
-    """
-    summary = read_json(path / SUMMARY)
-    if not isinstance(summary, dict):
-        raise InputError("is damaged", where=path / SUMMARY, fix="make it again with --force")
-    return summary
 
 
 def corpus_lines(summary: Json) -> list[str]:

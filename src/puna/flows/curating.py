@@ -36,7 +36,7 @@ from puna.corpus.step import Apply
 from puna.errors import InputError
 from puna.flows.curate_corpus import write_documents, write_quarantine
 from puna.flows.curate_counts import Counts, total
-from puna.flows.curate_opening import corpus_lines, read_summary
+from puna.flows.curate_opening import corpus_lines
 from puna.flows.curate_recipe import CurateRecipe
 from puna.flows.curate_report import curate_page
 from puna.flows.curate_seen import Seen
@@ -45,7 +45,14 @@ from puna.flows.curate_unit import Json, read_told
 from puna.flows.listener import Listener
 from puna.flows.workspace import ASKED, holding_workspace, is_made
 from puna.meter import Meter
-from puna.records.corpus_folder import CORPUS, QUARANTINE, REPORT, SUMMARY, cluster_file
+from puna.records.corpus_folder import (
+    CORPUS,
+    QUARANTINE,
+    REPORT,
+    SUMMARY,
+    cluster_file,
+    read_summary,
+)
 from puna.report import write as write_page
 from puna.scale.cores import cores
 from puna.scale.executor import Executor, Limits, LocalExecutor, Task, Work
@@ -126,7 +133,7 @@ def curate(recipe: CurateRecipe, options: CurateOptions, listener: Listener) -> 
         run.map_units()
         run.find_duplicates()
         run.publish(asked, began)
-    _remove(work)
+    shutil.rmtree(work, ignore_errors=True)
     return Curated(out, read_summary(out), fresh=True)
 
 
@@ -305,7 +312,3 @@ def _judged(recipe: CurateRecipe) -> list[str]:
 
             found.append(judging_identity(step.arguments))
     return found
-
-
-def _remove(work: Path) -> None:
-    shutil.rmtree(work, ignore_errors=True)

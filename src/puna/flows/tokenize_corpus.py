@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from puna.artifact import MANIFEST, read_manifest
 from puna.errors import InputError
 from puna.flows.tokenize_recipe import SourceConfig, TokenizeRecipe
-from puna.records.corpus_folder import CORPUS, DOCUMENTS
+from puna.records.corpus_folder import DOCUMENTS, corpus_identity
 
 UNKNOWN = "unknown"  # the licence of documents that have none
 
@@ -43,11 +42,11 @@ def corpus_parents(recipe: TokenizeRecipe) -> list[str]:
 
 
 def _identity(path: Path) -> str:
-    told = read_manifest(path / MANIFEST) if path.is_dir() else None
-    if told is None or told["identity"]["kind"] != CORPUS:
+    found = corpus_identity(path)
+    if found is None:
         raise InputError(
             "is no corpus" if path.exists() else "does not exist",
             where=path,
             fix="name a folder that `puna curate` made; other files belong below `sources`",
         )
-    return str(told["digest"])
+    return found

@@ -10,18 +10,37 @@ summary.json, report.html, manifest.json
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from puna.artifact import MANIFEST, read_json, read_manifest
+from puna.errors import InputError
 
 CORPUS = "corpus"  # the kind of its manifest
 DOCUMENTS, DROPS = "documents", "dropped"
 SUMMARY, REPORT, QUARANTINE = "summary.json", "report.html", "quarantine.jsonl"
 
 
+def corpus_identity(path: Path) -> str | None:
+    """The digest of the corpus in a folder; None where it holds none."""
+    told = read_manifest(path / MANIFEST)
+    return None if told is None or told["identity"]["kind"] != CORPUS else str(told["digest"])
+
+
 def is_corpus(path: Path) -> bool:
     """Whether a folder holds what `puna curate` made."""
-    told = read_manifest(path / MANIFEST)
-    return told is not None and told["identity"]["kind"] == CORPUS
+    return corpus_identity(path) is not None
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """What is told of the making of a corpus.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    summary = read_json(path / SUMMARY)
+    if not isinstance(summary, dict):
+        raise InputError("is damaged", where=path / SUMMARY, fix="make it again with --force")
+    return summary
 
 
 def whole_files(folder: Path) -> list[Path]:
@@ -30,7 +49,7 @@ def whole_files(folder: Path) -> list[Path]:
     Raises:
         InputError: The summary is missing or damaged.
     """
-    asked = read_json(folder / SUMMARY).get("asked") or {}
+    asked = read_summary(folder).get("asked") or {}
     parts = (DOCUMENTS, DROPS) if asked.get("keep_dropped") == "text" else (DOCUMENTS,)
     return [file for part in parts for file in part_files(folder / part)]
 
